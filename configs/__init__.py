@@ -1,0 +1,1 @@
+"""The shipped configurations (YAML), installed as package data of uepp."""

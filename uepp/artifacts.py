@@ -1,0 +1,128 @@
+"""Files and directories that appear whole or not at all, and the manifest that proves them.
+
+Writers fill a temporary neighbour, flush it to disk and rename it into place, so a reader never
+meets a half-written file. A manifest lists the SHA-256 of every file of a directory.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from uepp.errors import InputError
+
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+
+
+def _temporary_neighbour(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends without an error, it becomes `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_neighbour(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary directory; when the block ends without an error, it replaces `path`.
+
+    The old directory, if there is one, is moved aside for the instant between the two renames and
+    then removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_neighbour(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.rename(path, retired)
+            os.rename(temporary, path)
+            shutil.rmtree(retired)
+        else:
+            os.rename(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises `InputError` naming the file when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_manifest(directory: Path, **facts: Any) -> None:
+    """Write `manifest.json`: the given facts (run id, versions) and the SHA-256 of every other file."""
+    files = {
+        str(file.relative_to(directory)): sha256(file)
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    write_json(directory / MANIFEST, {**facts, "files": files})
+
+
+def check_manifest(directory: Path) -> dict[str, Any]:
+    """Check every file of a directory against its manifest and return the manifest.
+
+    Raises `InputError` when the manifest is missing, or a file is missing or differs.
+    """
+    manifest: dict[str, Any] = read_json(directory / MANIFEST)
+    for name, expected in manifest["files"].items():
+        file = directory / name
+        if not file.is_file():
+            raise InputError(f"{file}: listed in {MANIFEST} but missing; export again")
+        if sha256(file) != expected:
+            raise InputError(f"{file}: differs from its SHA-256 in {MANIFEST}; it was changed or damaged, export again")
+    return manifest
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short stable key of JSON-serialisable parts, for cache folders."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,255 @@
+"""The `uepp` command. Heavy imports wait until a command needs them, so help and errors come at once."""
+
+import contextlib
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import uepp
+from uepp.config import Config, load_config, shipped_configs
+from uepp.errors import InputError
+
+app = typer.Typer(
+    name="uepp",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train, export, search and evaluate personalised product retrieval from a catalogue and a search log.\n\n"
+    "Start with [bold]uepp train[/bold]: it generates a marketplace, trains on it and compares with BM25.",
+)
+_progress = Console(stderr=True)
+_results = Console()
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, made by uepp train.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON, on standard output.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.max_steps=500. Repeatable."),
+]
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help=f"YAML file, or one of: {', '.join(shipped_configs())}.")
+    ] = "demo",
+    settings: SetOption = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set (data.path).")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/CONFIG-DATE-TIME]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run from its checkpoint.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the two towers, export them, and compare with BM25."""
+    extra = {"data": {"path": str(data)}} if data is not None else {}
+    if resume and run is None:
+        raise InputError("--resume: give the run to continue with --run DIR")
+    if resume and run is not None and (run / "config.yaml").is_file():
+        config = str(run / "config.yaml")
+    resolved: Config = load_config(config, settings or (), extra)
+    run_dir = run or Path("runs") / f"{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    from uepp import pipeline
+
+    with _working():
+        pipeline.train(resolved, run_dir, _progress, resume=resume, verbose=_keras_verbosity())
+        pipeline.export(run_dir, _progress)
+        metrics, _ = pipeline.evaluate_run(run_dir, _progress)
+    _show_metrics(metrics, as_json)
+    if not as_json:
+        _results.print(f"\nRun: [bold]{run_dir}[/bold]   (metrics.json, checkpoints/, logs/, export/)", highlight=False)
+        _results.print(f'Next: [bold]uepp search {run_dir} "{_example_query(run_dir)}"[/bold]', highlight=False)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    index: Annotated[
+        str | None, typer.Option("--index", metavar="SPEC", help="flat (exact) or hnsw. [default: export.index]")
+    ] = None,
+) -> None:
+    """Write a trained run's SavedModels, vectors and Faiss index."""
+    from uepp import pipeline
+
+    with _working():
+        if index is None:
+            pipeline.export(run, _progress)
+        else:
+            pipeline.export_index(run, index, _progress)
+    _results.print(f"Export: [bold]{run / 'export'}[/bold]", highlight=False)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Report window of another data set.")] = None,
+    events: Annotated[
+        Path | None, typer.Option("--events", metavar="FILE", help="Every request of this events table.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="A,B", help="Opponents, comma-separated. [default: the BM25s]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recall of a run and its opponents on its report window, or on events it has never seen."""
+    from uepp import pipeline
+
+    with _working():
+        names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
+        metrics, path = pipeline.evaluate_run(run, _progress, data=data, events=events, against=names)
+    _show_metrics(metrics, as_json)
+    if not as_json:
+        _results.print(f"\nMetrics: {path}", highlight=False)
+
+
+@app.command()
+def search(
+    run: RunArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What a customer would type.")],
+    k: Annotated[int, typer.Option("--k", help="Number of results.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a run's catalogue."""
+    if k < 1:
+        raise InputError(f"--k {k}: must be at least 1")
+    with _working():
+        from uepp.serving.search import Searcher
+
+        hits = Searcher(run).search(query, k)
+    if as_json:
+        _print_json({"query": query, "hits": [vars(hit) for hit in hits]})
+        return
+    for hit in hits:
+        _results.print(f"{hit.similarity:6.3f}  {hit.title}  [dim]{hit.product_id}[/dim]", highlight=False)
+
+
+@app.command()
+def generate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New data set directory.")],
+    products: Annotated[int, typer.Option("--products", help="Products in the catalogue.")] = 20_000,
+    events: Annotated[int, typer.Option("--events", help="Rows of the log.")] = 1_000_000,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+) -> None:
+    """Generate a marketplace: a catalogue and a search log with known truth."""
+    from uepp.data import marketplace
+
+    with _working():
+        marketplace.generate(directory, num_products=products, num_events=events, seed=seed)
+    _results.print(f"Data set: [bold]{directory}[/bold]\nNext: uepp train --data {directory}", highlight=False)
+
+
+@app.command("import")
+def import_data(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="home-depot or open-ecommerce.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder or file as downloaded (csv, csv.gz).")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New data set directory.")],
+    eval_fraction: Annotated[
+        float | None,
+        typer.Option("--eval-fraction", help="Share of queries kept for evaluation (home-depot). [default: 0.2]"),
+    ] = None,
+) -> None:
+    """Turn a public data set into uepp's tables; states its licence and the protocol."""
+    from uepp.data.adapters import ADAPTERS
+
+    if name not in ADAPTERS:
+        raise InputError(f"{name}: no such adapter; known are {', '.join(ADAPTERS)}")
+    adapter = ADAPTERS[name]
+    options: dict[str, Any] = {}
+    if eval_fraction is not None:
+        if name != "home-depot":
+            raise InputError(f"--eval-fraction: {name} is split by date; only home-depot takes a fraction")
+        options["eval_fraction"] = eval_fraction
+    with _working():
+        report = adapter.import_data(source, directory, **options)
+    rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items())
+    for line in (f"Data set: [bold]{directory}[/bold] ({rows})", *(f"Note: {note}" for note in report.notes)):
+        _results.print(line, highlight=False)
+    _results.print(f"Licence: {adapter.LICENCE}\nProtocol: {adapter.PROTOCOL}", highlight=False)
+
+
+@app.command()
+def validate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data set: products.parquet and events.parquet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data set and name file, column, row and value of the first thing that is wrong."""
+    from uepp.data import schema
+
+    with _working():
+        report = schema.validate(directory)
+    if as_json:
+        _print_json({"rows": dict(report.rows), "notes": list(report.notes)})
+        return
+    for table, count in report.rows.items():
+        _results.print(f"{table}: {count:,} rows", highlight=False)
+    for note in report.notes:
+        _results.print(f"note: {note}", highlight=False)
+    _results.print(f"{directory}: valid", highlight=False)
+
+
+def _version(value: bool) -> None:
+    if value:
+        _results.print(f"uepp {uepp.__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+@contextlib.contextmanager
+def _working() -> Any:
+    """Standard output is for results: what libraries print meanwhile goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _keras_verbosity() -> int:
+    return 1 if sys.stderr.isatty() else 2
+
+
+def _show_metrics(metrics: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(metrics)
+    else:
+        from uepp.evaluation.recall import print_table
+
+        print_table(metrics, _results)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _example_query(run_dir: Path) -> str:
+    """A frequent training query, so that the command to try next finds something."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    counts = pq.read_table(run_dir / "export" / "query_counts.parquet")
+    if not counts.num_rows:
+        return "gift"
+    return str(counts.column("query")[pc.index(counts.column("count"), pc.max(counts.column("count"))).as_py()])
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 bad input (one line on standard error), 1 anything else."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Every setting of a run: one frozen model a stage, with its default, unit and range.
+
+A YAML file holds only what differs from the defaults here. `--set a.b=value` goes through the same
+models, so a setting is checked the same way wherever it comes from.
+"""
+
+import difflib
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from uepp.errors import InputError
+
+InteractionType = Literal["click", "cart", "purchase"]
+INTERACTION_TYPES: tuple[InteractionType, ...] = get_args(InteractionType)
+"""Positive interactions, weakest first; the position is the type's id in batches."""
+
+TextField = Literal["title", "tags", "category", "attributes", "description"]
+
+
+class Stage(BaseModel):
+    """Base of all settings: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MarketplaceConfig(Stage):
+    """The generated marketplace that is used when `data.path` is not set."""
+
+    num_products: int = Field(20_000, ge=50, description="products in the catalogue")
+    num_events: int = Field(1_000_000, ge=1_000, description="rows of the log, impressions included")
+    seed: int = Field(1, ge=0)
+
+
+class DataConfig(Stage):
+    """Where the data is, and the windows of mining and evaluation, in days around T = end of training."""
+
+    path: str | None = Field(None, description="data set directory; none: generate the marketplace")
+    train_end: datetime | None = Field(
+        None, description="T (UTC); none: from the data set, else its last day minus the evaluation windows"
+    )
+    graph_days: int = Field(400, ge=1, description="query-product graph: [T - graph_days, T)")
+    example_days: int = Field(30, ge=1, description="training examples: [T - example_days, T)")
+    selection_days: int = Field(2, ge=1, description="everything that is tuned: [T, T + selection_days)")
+    report_days: int = Field(5, ge=1, description="what is reported: the days after selection")
+    max_requests_per_day: int = Field(11_000, ge=1, description="evaluated requests a day, drawn by stable hash")
+    relevant_types: tuple[InteractionType, ...] = Field(
+        ("purchase",), min_length=1, description="interactions that make a product a target of its request"
+    )
+
+
+class FeaturesConfig(Stage):
+    """Text to token ids."""
+
+    word_unigrams: bool = True
+    word_bigrams: bool = True
+    character_trigrams: bool = True
+    vocabulary_size: int = Field(200_000, ge=1, description="most frequent tokens kept, the rest is hashed")
+    min_count: int = Field(2, ge=1, description="rarer tokens are hashed")
+    num_oov_buckets: int = Field(5_000, ge=1, description="rows shared by tokens outside the vocabulary")
+    max_words_per_field: int = Field(100, ge=1, description="words read of a text; the rest of it is ignored")
+    category_text: bool = Field(False, description="the words of a category's levels too, not only its level tokens")
+    groups: tuple[tuple[TextField, ...], ...] = Field(
+        (("title", "tags"), ("category", "attributes"), ("description",)),
+        min_length=1,
+        description="product fields; each group is averaged by itself, then the groups are concatenated",
+    )
+
+    @field_validator("groups")
+    @classmethod
+    def _each_field_once(cls, groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        fields = [field for group in groups for field in group]
+        if len(set(fields)) != len(fields) or not all(groups):
+            raise ValueError("each field belongs to exactly one group and no group is empty")
+        return groups
+
+    @model_validator(mode="after")
+    def _some_text(self) -> "FeaturesConfig":
+        if not (self.word_unigrams or self.word_bigrams or self.character_trigrams):
+            raise ValueError("at least one of word_unigrams, word_bigrams, character_trigrams must be true")
+        return self
+
+
+class ModelConfig(Stage):
+    """The two towers."""
+
+    token_dim: int = Field(128, ge=1, description="columns of the shared token table")
+    output_dim: int = Field(128, ge=1, description="d, size of both tower outputs")
+    hidden_layers: tuple[int, ...] = Field((), description="widths of the feed-forward layers")
+    batch_norm: bool = True
+    initial_projection: Literal["independent", "equal"] = Field(
+        "equal", description="equal: both towers start as the same projection of the token average"
+    )
+    idf_start: bool = Field(True, description="scale initial token embeddings by inverse document frequency")
+    normalize_groups: bool = Field(True, description="L2-normalise each group's average before concatenation")
+
+
+class LossConfig(Stage):
+    """Multi-part hinge (UEPPR III-E). Similarities are cosines in [-1, 1]."""
+
+    power: Literal[1, 2] = Field(2, description="1: the paper's linear hinge; 2: squared")
+    threshold_click: float = Field(0.7, ge=-1, le=1)
+    threshold_cart: float = Field(0.8, ge=-1, le=1)
+    threshold_purchase: float = Field(0.9, ge=-1, le=1)
+    threshold_negative: float = Field(0.2, ge=-1, le=1)
+    in_batch_weight: float = Field(1.0, ge=0, description="weight of the in-batch negatives' part")
+    uniform_weight: float = Field(1.0, ge=0, description="weight of the uniform negatives' part")
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Thresholds in the order of `INTERACTION_TYPES`."""
+        return (self.threshold_click, self.threshold_cart, self.threshold_purchase)
+
+
+class TrainingConfig(Stage):
+    """Optimisation. One step is one global batch."""
+
+    seed: int = Field(1, ge=0)
+    positive_types: tuple[InteractionType, ...] = Field(INTERACTION_TYPES, min_length=1)
+    batch_size: int = Field(512, ge=2, description="examples a step, over all replicas")
+    max_steps: int = Field(3_000, ge=1)
+    num_uniform_negatives: int = Field(1_024, ge=0, description="catalogue products drawn per replica and step")
+    table_learning_rate: float = Field(0.1, gt=0, description="Adagrad, sparse token tables")
+    dense_learning_rate: float = Field(0.001, gt=0, description="Adam, everything else")
+    warmup_steps: int = Field(100, ge=0, description="both rates rise from 0 over these, then fall to 0 at max_steps")
+    token_dropout: float = Field(0.0, ge=0, lt=1, description="share of tokens dropped from each bag while training")
+    title_query_share: float = Field(
+        0.0, ge=0, lt=1, description="share of a batch whose query is a span of a product's own title"
+    )
+    checkpoint_every_steps: int = Field(1_000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class ExportConfig(Stage):
+    """SavedModels, vectors and the Faiss index."""
+
+    index: Literal["flat", "hnsw"] = "flat"
+    hnsw_neighbors: int = Field(32, ge=2, description="HNSW M")
+    hnsw_ef_construction: int = Field(80, ge=1)
+    hnsw_ef_search: int = Field(128, ge=1)
+    embed_batch_size: int = Field(1_024, ge=1)
+
+
+class EvaluationConfig(Stage):
+    """What the closing table and `metrics.json` hold."""
+
+    recall_at: tuple[int, ...] = Field((10, 100, 1000), min_length=1)
+    segments: Literal["auto", "query_count", "rarest_word"] = Field(
+        "auto",
+        description="head/torso/tail by the query's count in the training window, or, without traffic, "
+        "by the training count of its rarest word; auto: query_count where at least a tenth of the requests "
+        "have a query that was seen in training",
+    )
+
+    @field_validator("recall_at")
+    @classmethod
+    def _increasing(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if min(values) < 1 or list(values) != sorted(set(values)):
+            raise ValueError("must be increasing and at least 1")
+        return values
+
+
+class Config(Stage):
+    """The whole run."""
+
+    marketplace: MarketplaceConfig = MarketplaceConfig()
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    export: ExportConfig = ExportConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_config(source: str | None = None, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None) -> Config:
+    """Read a configuration.
+
+    Args:
+        source: path of a YAML file, or the name of a shipped one (`demo`, `base`, …); none: all defaults.
+        overrides: `key.path=value` strings, the value in YAML; they win over the file.
+        extra: nested settings that win over both (what command-line options set).
+
+    Raises:
+        InputError: unreadable file, unknown key (with the nearest valid one), or a value out of range.
+    """
+    name, settings = ("defaults", {}) if source is None else _read_yaml(_locate(source))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise InputError(f"--set {override}: expected key.path=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--set {override}: the value is not valid YAML") from None
+        _set_path(settings, key.split("."), value, f"--set {override}")
+    settings = _merge(settings, extra or {})
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(_explain(name, error)) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting with its resolved value."""
+    from uepp.artifacts import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that are installed with the package."""
+    return sorted(file.name[:-5] for file in resources.files("uepp.configs").iterdir() if file.name.endswith(".yaml"))
+
+
+def _locate(source: str) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    name = path.name.removesuffix(".yaml")
+    if name in shipped_configs():
+        return Path(str(resources.files("uepp.configs") / f"{name}.yaml"))
+    raise InputError(f"{source}: no such configuration; give a YAML file or one of: {', '.join(shipped_configs())}")
+
+
+def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: expected a mapping of stages to settings, got {type(settings).__name__}")
+    return str(path), settings
+
+
+def _set_path(settings: dict[str, Any], path: list[str], value: Any, where: str) -> None:
+    for key in path[:-1]:
+        settings = settings.setdefault(key, {})
+        if not isinstance(settings, dict):
+            raise InputError(f"{where}: {key} is a setting, not a stage")
+    settings[path[-1]] = value
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    """One line for the first problem: key, value received, what is allowed."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _all_keys(Config)
+        by_tail = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_tail), n=1, cutoff=0.6)
+        hint = nearest[0] if nearest else by_tail[tail[0]] if tail else None
+        return f"{name}: unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

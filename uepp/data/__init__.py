@@ -1,0 +1,1 @@
+"""Data sets: the contract, public adapters, the marketplace simulator and the mining of examples."""

@@ -1,0 +1,159 @@
+"""Home Depot Product Search Relevance (Kaggle, 2016): graded query-product pairs, without users and without time."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from uepp.data.adapters import tables
+from uepp.data.schema import TIMESTAMP, Report
+from uepp.errors import InputError
+
+NAME = "home-depot"
+LICENCE = "Home Depot Product Search Relevance, Kaggle competition rules: local use only, no redistribution"
+PROTOCOL = (
+    "Grades become events: at least 2.67 purchase, 2.33 cart, 2.0 click, below none. A stable hash of the query sends "
+    "a share of the queries to evaluation: two sevenths of them to the selection days, the rest to the report days; "
+    "the others are the training window's last day. Relevant in evaluation: purchase or cart."
+)
+TRAIN_END = datetime(2016, 1, 1, tzinfo=UTC)
+"""T. The data has no time: any moment would do, this one is near its publication."""
+
+_THRESHOLDS = ((2.67, "purchase"), (2.33, "cart"), (2.0, "click"))
+_PAIR_COLUMNS = ("product_uid", "product_title", "search_term", "relevance")
+_EVALUATION_DAYS = 7
+
+
+def import_data(source: Path, directory: Path, *, eval_fraction: float = 0.2) -> Report:
+    """Write the data set.
+
+    Args:
+        source: folder with `train.csv[.gz]` (or one other csv file with the columns product_uid, product_title,
+            search_term and relevance) and `products.csv[.gz]` (product_uid, product_title, optionally
+            product_description); or the file of pairs itself. The products of the pairs' own titles are added, and
+            are the whole catalogue when there is no `products` file beside.
+        directory: new data set.
+        eval_fraction: share of the queries that are for evaluation, 0 to 1.
+
+    Raises:
+        InputError: missing or malformed files, columns or values. Nothing is written then.
+    """
+    if not 0 <= eval_fraction <= 1:
+        raise InputError(f"eval_fraction is {eval_fraction}; allowed is 0 to 1")
+    tables.refuse_occupied(directory)
+    pairs_path, products_path = _find(source)
+    pairs = tables.read_csv(pairs_path)
+    tables.refuse_empty(pairs_path, pairs, ("product_uid", "search_term"))
+    grades = tables.parse(pairs_path, pairs, "relevance", _grade, "a number from 1 to 3", pa.float64())
+    judgments = pa.table({"query": pairs["search_term"], "product_id": pairs["product_uid"], "grade": grades})
+    # A pair that was judged twice has the mean of its grades.
+    judgments = judgments.group_by(["query", "product_id"]).aggregate([("grade", "mean")])
+    judgments = judgments.rename_columns(["query", "product_id", "grade"]).sort_by(
+        [("query", "ascending"), ("product_id", "ascending")]
+    )
+    data = {
+        "products": _products(pairs, products_path),
+        "events": _events(judgments, eval_fraction),
+        "judgments": judgments,
+    }
+    facts = {
+        "name": NAME,
+        "licence": LICENCE,
+        "protocol": PROTOCOL,
+        "train_end": TRAIN_END.isoformat(),
+        "eval_fraction": eval_fraction,
+        "relevant_types": ["purchase", "cart"],
+    }
+    return tables.write_data_set(directory, data, facts)
+
+
+def evaluation_day(query: str, eval_fraction: float) -> int | None:
+    """The day after T (0 to 6) on which a query is evaluated, or None for a training query.
+
+    It depends on the query's text only, so it is the same on every machine; a larger fraction only adds queries.
+    """
+    draw = int.from_bytes(blake2b(query.encode(), digest_size=8).digest(), "big")
+    share, day = divmod(draw, 2**32)
+    return day % _EVALUATION_DAYS if share < eval_fraction * 2**32 else None
+
+
+def _find(source: Path) -> tuple[Path, Path | None]:
+    """The file of pairs and the file of products beside it, if there is one."""
+    files = tables.csv_files(source)
+    beside = tables.csv_files(source.parent) if source.is_file() else files
+    products = [file for file in beside if file.name in ("products.csv", "products.csv.gz") and file != source]
+    if source.is_dir():
+        complete = [file for file in files if set(_PAIR_COLUMNS) <= set(tables.read_header(file))]
+        named = [file for file in files if file.name in ("train.csv", "train.csv.gz")]
+        files = named or complete
+        if not files:
+            raise InputError(f"{source}: no csv file in it has the columns {', '.join(_PAIR_COLUMNS)}")
+        if len(files) > 1:
+            raise InputError(
+                f"{source}: {', '.join(file.name for file in files)} all hold pairs; name one of them as the source"
+            )
+    _require(files[0], _PAIR_COLUMNS)
+    return files[0], products[0] if products else None
+
+
+def _require(path: Path, names: tuple[str, ...]) -> None:
+    found = tables.read_header(path)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(f"{path}: missing column {missing[0]}; found: {', '.join(found)}")
+
+
+def _grade(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or not 1 <= value <= 3:
+        raise ValueError
+    return value
+
+
+def _products(pairs: pa.Table, path: Path | None) -> pa.Table:
+    own = pa.table({"product_id": pairs["product_uid"], "title": pairs["product_title"]})
+    if path is None:
+        return _first_rows(own)
+    _require(path, ("product_uid", "product_title"))
+    listed = tables.read_csv(path)
+    tables.refuse_empty(path, listed, ("product_uid",))
+    columns = {"product_id": listed["product_uid"], "title": listed["product_title"]}
+    if "product_description" in listed.column_names:
+        columns["description"] = listed["product_description"]
+    catalogue = pa.table(columns)
+    lacking = own.filter(pc.invert(pc.is_in(own["product_id"], catalogue["product_id"].combine_chunks())))
+    return pa.concat_tables([_first_rows(catalogue), _first_rows(lacking)], promote_options="default")
+
+
+def _first_rows(products: pa.Table) -> pa.Table:
+    """One row a product, the first."""
+    numbered = products.append_column("row", pa.array(range(products.num_rows), pa.int64()))
+    rows = numbered.group_by("product_id").aggregate([("row", "min")])["row_min"]
+    return products.take(rows.take(pc.sort_indices(rows)))
+
+
+def _events(judgments: pa.Table, eval_fraction: float) -> pa.Table:
+    """A session a query, at noon of its day: the search, and a second later what its grades stand for."""
+    columns: dict[str, list[object]] = {name: [] for name in ("timestamp", "session_id", "type", "query", "product_id")}
+
+    def add(moment: datetime, kind: str, query: str, product_id: str | None) -> None:
+        session = blake2b(query.encode(), digest_size=8).hexdigest()
+        for column, value in zip(columns.values(), (moment, session, kind, query, product_id), strict=True):
+            column.append(value)
+
+    previous = None
+    for judgment in judgments.to_pylist():
+        query = judgment["query"]
+        day = evaluation_day(query, eval_fraction)
+        search = TRAIN_END + timedelta(days=-1 if day is None else day, hours=12)
+        if query != previous:
+            add(search, "search", query, None)
+            previous = query
+        kind = next((kind for threshold, kind in _THRESHOLDS if judgment["grade"] >= threshold), None)
+        if kind is not None:
+            add(search + timedelta(seconds=1), kind, query, judgment["product_id"])
+    types = {"timestamp": TIMESTAMP}
+    return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})

@@ -1,0 +1,1 @@
+"""Recall of a run and of its opponents, on the same requests."""

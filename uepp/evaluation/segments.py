@@ -1,0 +1,76 @@
+"""Head, torso and tail: how well a query is known from training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from uepp.features.text import normalize
+from uepp.features.vocabulary import Vocabulary
+
+_MIN_SEEN_SHARE = 0.1
+NAMES = ("head", "torso", "tail")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A segment a request.
+
+    Attributes:
+        labels: [R], `head`, `torso` or `tail`.
+        rule: what they mean, in words, for the reader of a table.
+    """
+
+    labels: np.ndarray
+    rule: str
+
+
+def assign_segments(
+    queries: list[str], export: Path, by: Literal["auto", "query_count", "rarest_word"] = "auto"
+) -> Segments:
+    """Cut requests into head, torso and tail.
+
+    `query_count`: the most frequent training queries that together make a third of the training
+    window's requests are head, those that make the next third torso, all others (unseen ones too) tail.
+
+    `rarest_word`: for data without traffic, where no evaluated query occurs in training. A query counts
+    as often as its rarest word occurs in texts of the training window (products and queries); thirds
+    of the evaluated requests.
+
+    Args:
+        queries: [R] evaluated queries.
+        export: an export, for its query counts and vocabulary.
+        by: the rule; `auto` takes `query_count` where at least a tenth of the requests were seen.
+    """
+    table = pq.read_table(export / "query_counts.parquet")
+    counts = dict(zip(table.column("query").to_pylist(), table.column("count").to_pylist(), strict=True))
+    seen = np.array([counts.get(query, 0) for query in queries], np.int64)
+    if by == "query_count" or (by == "auto" and np.mean(seen > 0) >= _MIN_SEEN_SHARE):
+        head, torso = _traffic_thirds(np.array(list(counts.values()), np.int64))
+        labels = np.where(seen >= head, "head", np.where(seen >= torso, "torso", "tail"))
+        rule = f"query's requests in the training window: head ≥ {head}, torso ≥ {torso}"
+        return Segments(labels, rule)
+    rarest = _rarest_word_counts(queries, Vocabulary.load(export))
+    torso, head = (float(value) for value in np.quantile(rarest, (1 / 3, 2 / 3)))
+    labels = np.where(rarest > head, "head", np.where(rarest > torso, "torso", "tail"))
+    rule = f"proxy, no traffic: training texts that hold the query's rarest word: head > {head:.0f}, torso > {torso:.0f}"
+    return Segments(labels, rule)
+
+
+def _traffic_thirds(counts: np.ndarray) -> tuple[int, int]:
+    """Smallest counts of head and torso queries."""
+    if not len(counts):
+        return 1, 1
+    ordered = np.sort(counts)[::-1]
+    cumulative = np.cumsum(ordered)
+    head, torso = (int(ordered[np.searchsorted(cumulative, cumulative[-1] * share)]) for share in (1 / 3, 2 / 3))
+    return head, torso
+
+
+def _rarest_word_counts(queries: list[str], vocabulary: Vocabulary) -> np.ndarray:
+    counts = dict(zip(vocabulary.tokens, vocabulary.counts.tolist(), strict=True))
+    words = normalize(tf.constant(queries, tf.string)).numpy()
+    return np.array([min((counts.get(word, 0) for word in query.split()), default=0) for query in words], np.int64)

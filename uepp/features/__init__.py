@@ -1,0 +1,1 @@
+"""Text to token ids, the resident catalogue, and batches of ids."""

@@ -1,0 +1,1 @@
+"""Lexical retrieval: BM25 as opponent, teacher and partner of the embeddings."""

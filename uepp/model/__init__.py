@@ -1,0 +1,1 @@
+"""Token table, encoders and the two towers."""

@@ -1,0 +1,270 @@
+"""The stories that the commands tell: each function puts stages together in the order of the data."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from uepp.artifacts import atomic_directory, fingerprint, read_json, write_json
+from uepp.config import Config, load_config, save_config
+from uepp.data.marketplace import generate
+from uepp.data.mining import mine, mine_requests
+from uepp.data.schema import check_quality, read_products, validate, validate_events
+from uepp.data.windows import resolve_windows
+from uepp.errors import InputError
+from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, System, Towers, lexical_texts
+from uepp.evaluation.recall import evaluate, without_nan
+from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.segments import assign_segments
+from uepp.features.catalog import build_catalog, build_vocabulary, load_catalog, num_products_before
+from uepp.features.examples import BatchMaker, batch_dataset, load_examples, tokenize_queries
+from uepp.features.vocabulary import Vocabulary
+from uepp.lexical.bm25 import BM25, BM25Settings
+from uepp.model.towers import TwoTower, build_two_tower
+from uepp.retrieval.export import open_export, rebuild_index, write_export
+from uepp.training.trainer import choose_strategy, fit, restore
+
+OPPONENTS = ("bm25", "bm25_stemmed", "bm25_plain", "category_popularity", "popularity")
+"""Systems that `--against` takes."""
+
+
+def train(config: Config, run_dir: Path, console: Console, *, resume: bool = False, verbose: int = 1) -> None:
+    """Data → examples → features → two towers → checkpoints, in `run_dir`.
+
+    A new run refuses a directory that already holds one; a resumed run continues its own.
+    """
+    _open_run(config, run_dir, resume)
+
+    # ------------------------------------------------------------------------------------------ data
+    with _step(console, "data"):
+        data_dir = _data_directory(config, run_dir)
+        report = validate(data_dir)
+        for note in report.notes:
+            console.print(f"  note: {note}", highlight=False)
+        windows = resolve_windows(data_dir, config.data)
+        products = read_products(data_dir)
+        check_quality(products, windows.train_end)
+        console.print(f"  {data_dir}: " + ", ".join(f"{count:,} {name}" for name, count in report.rows.items()))
+
+    # ---------------------------------------------------------------------------------------- mining
+    with _step(console, "mining"):
+        mined = mine(data_dir, config.data, run_dir / "mined")
+        facts = read_json(run_dir / "run.json")
+        write_json(run_dir / "run.json", {**facts, "data": str(data_dir.resolve()), "mined": mined.name})
+        examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
+        console.print(f"  {len(examples):,} examples of {len(examples.queries):,} queries before {windows.train_end:%F}")
+
+    # -------------------------------------------------------------------------------------- features
+    with _step(console, "features"):
+        num_seen = num_products_before(products, windows.train_end)
+        if not (run_dir / "features").exists():
+            with atomic_directory(run_dir / "features") as folder:
+                vocabulary = build_vocabulary(config.features, products, examples.queries, num_seen)
+                vocabulary.save(folder)
+                build_catalog(config.features, vocabulary, products, folder)
+        vocabulary = Vocabulary.load(run_dir / "features")
+        catalog = load_catalog(config.features, products, run_dir / "features")
+        query_tokens = tokenize_queries(config.features, vocabulary, examples.queries)
+        console.print(f"  {len(vocabulary.tokens):,} tokens and {vocabulary.num_oov_buckets:,} hashed rows")
+
+    # -------------------------------------------------------------------------------------- training
+    with _step(console, "training"):
+        batch_size = config.training.batch_size // choose_strategy().num_replicas_in_sync
+        maker = BatchMaker(examples, query_tokens, catalog, num_seen, config.training, batch_size)
+        fit(
+            lambda: _build_model(config, vocabulary),
+            lambda first, count: batch_dataset(maker, config.features, vocabulary, first, count),
+            config,
+            run_dir,
+            resume=resume,
+            verbose=verbose,
+        )
+
+
+def export(run_dir: Path, console: Console) -> None:
+    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`."""
+    config, facts, mined = _read_run(run_dir)
+    products = read_products(Path(facts["data"]))
+    vocabulary = Vocabulary.load(run_dir / "features")
+    with _step(console, "tuning of BM25"):
+        bm25 = _tune_bm25(products, load_requests(mined / "requests.parquet", "selection", products))
+    with _step(console, "export"):
+        model = restore(lambda: _build_model(config, vocabulary), config, run_dir)
+        write_export(
+            run_dir / "export",
+            model=model,
+            config=config,
+            vocabulary=vocabulary,
+            products=products,
+            mined=mined,
+            bm25=bm25,
+            run_id=facts["run_id"],
+        )
+
+
+def export_index(run_dir: Path, index: str, console: Console) -> None:
+    """Give an existing export another index; without an export, make one with it."""
+    config, _, _ = _read_run(run_dir)
+    config = load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
+    save_config(config, run_dir / "config.yaml")
+    if (run_dir / "export").is_dir():
+        with _step(console, f"index: {index}"):
+            rebuild_index(run_dir / "export", config.export)
+    else:
+        export(run_dir, console)
+
+
+def evaluate_run(
+    run_dir: Path,
+    console: Console,
+    *,
+    data: Path | None = None,
+    events: Path | None = None,
+    against: Sequence[str] | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Recall@K of an export and its opponents; returns the metrics and the JSON file that holds them.
+
+    Args:
+        run_dir: a run with an export.
+        console: for progress.
+        data: evaluate the report window of this data set instead of the run's own.
+        events: evaluate every request of this events table.
+        against: opponents; none: the three BM25s, and category popularity where products have categories.
+    """
+    import pyarrow.parquet as pq
+
+    export_dir = open_export(run_dir)
+    config = load_config(str(run_dir / "config.yaml"))
+    products = pq.read_table(export_dir / "products.parquet")
+    names = _opponents(against, products)
+    with _step(console, "requests"):
+        requests, target = _requests(run_dir, export_dir, config, products, data, events)
+        segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
+        console.print(f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue")
+    systems: dict[str, Any] = {}
+    for name in ("uepp", *names):
+        with _step(console, f"evaluation of {name}"):
+            system = _system(name, export_dir, products, config)
+            systems[name] = evaluate(system, requests, segments, config.evaluation.recall_at)
+    metrics = {
+        "run_id": read_json(export_dir / "manifest.json")["run_id"],
+        "systems": without_nan(systems),
+        "segments": segments.rule,
+        "num_requests": len(requests),
+        "num_days": len(set(requests.day.tolist())),
+        "missing_target_share": requests.missing_target_share,
+        "bm25": read_json(export_dir / "bm25.json"),
+    }
+    write_json(target, metrics)
+    return metrics, target
+
+
+def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
+    exists = (run_dir / "config.yaml").exists()
+    if resume and not exists:
+        raise InputError(f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there")
+    if not resume and run_dir.exists() and any(run_dir.iterdir()):
+        raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, run_dir / "config.yaml")
+    if not resume:
+        write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "created": datetime.now().astimezone().isoformat()})
+
+
+def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
+    if not (run_dir / "config.yaml").is_file():
+        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+    facts = read_json(run_dir / "run.json")
+    if "mined" not in facts or not (run_dir / "checkpoints").is_dir():
+        raise InputError(f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume")
+    return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
+
+
+def _data_directory(config: Config, run_dir: Path) -> Path:
+    if config.data.path is not None:
+        return Path(config.data.path)
+    market = config.marketplace
+    name = f"marketplace-{market.num_products}-{market.num_events}-{market.seed}"
+    directory = run_dir.parent / name
+    if not directory.exists():
+        generate(directory, num_products=market.num_products, num_events=market.num_events, seed=market.seed)
+    return directory
+
+
+def _build_model(config: Config, vocabulary: Vocabulary) -> TwoTower:
+    return build_two_tower(config, vocabulary.size, vocabulary.inverse_document_frequency())
+
+
+def _tune_bm25(products: pa.Table, selection: Requests) -> dict[str, Any]:
+    index = BM25.build(lexical_texts(products), "tuned")
+    if not len(selection):
+        return {"strength": "tuned", "k1": index.settings.k1, "b": index.settings.b, "weights": index.settings.weights}
+    limit = int(selection.num_products.max())
+    requests = list(zip(selection.queries, selection.target_lists(), strict=True))
+    return index.tune(requests, limit=limit)
+
+
+def _opponents(against: Sequence[str] | None, products: pa.Table) -> tuple[str, ...]:
+    if against is None:
+        has_categories = products.column("category").null_count < products.num_rows
+        return OPPONENTS[:4] if has_categories else OPPONENTS[:3]
+    for name in against:
+        if name not in OPPONENTS:
+            raise InputError(f"--against {name}: unknown system; known are {', '.join(OPPONENTS)}")
+    return tuple(against)
+
+
+def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> System:
+    chosen = read_json(export_dir / "bm25.json")
+    tuned = BM25Settings(chosen["k1"], chosen["b"], chosen["weights"])
+    makers: dict[str, Callable[[], System]] = {
+        "uepp": lambda: Towers(export_dir),
+        "bm25": lambda: Lexical(products, "tuned", tuned),
+        "bm25_stemmed": lambda: Lexical(products, "stemmed"),
+        "bm25_plain": lambda: Lexical(products, "plain"),
+        "category_popularity": lambda: CategoryPopularity(export_dir, products, config.data.relevant_types),
+        "popularity": lambda: Popularity(export_dir, products, config.data.relevant_types),
+    }
+    return makers[name]()
+
+
+def _requests(
+    run_dir: Path, export_dir: Path, config: Config, products: pa.Table, data: Path | None, events: Path | None
+) -> tuple[Requests, Path]:
+    """The requests to evaluate, and where their metrics go."""
+    if data is not None and events is not None:
+        raise InputError("--data and --events: give one of them")
+    if events is not None:
+        validate_events(events)
+        folder = run_dir / "evaluations" / fingerprint(str(events.resolve()))
+        mine_requests(events, export_dir, config.data, folder / "mined")
+        path, target = folder / "mined" / "requests.parquet", folder / "metrics.json"
+    elif data is not None:
+        validate(data)
+        folder = run_dir / "evaluations" / fingerprint(str(data.resolve()))
+        path, target = mine(data, config.data, folder / "mined") / "requests.parquet", folder / "metrics.json"
+    else:
+        _, _, mined = _read_run(run_dir)
+        path, target = mined / "requests.parquet", run_dir / "metrics.json"
+    requests = load_requests(path, "report", products)
+    if not len(requests):
+        raise InputError(
+            f"{events or data or path}: no request in the report window has a relevant interaction "
+            f"(data.relevant_types = {list(config.data.relevant_types)})"
+        )
+    return requests, target
+
+
+@contextmanager
+def _step(console: Console, name: str) -> Iterator[None]:
+    """Say what begins and how long it took."""
+    console.print(f"[bold]{name}[/bold] …")
+    begin = time.perf_counter()
+    yield
+    console.print(f"  {name}: {time.perf_counter() - begin:.0f} s", highlight=False)

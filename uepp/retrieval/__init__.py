@@ -1,0 +1,1 @@
+"""SavedModels, vectors and the index: what a run exports."""

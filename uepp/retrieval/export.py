@@ -1,0 +1,153 @@
+"""The export of a run: two SavedModels that take raw strings, vectors, the index, and a manifest."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+import uepp
+from uepp.artifacts import atomic_directory, check_manifest, read_json, write_json, write_manifest
+from uepp.config import Config, ExportConfig, FeaturesConfig
+from uepp.errors import InputError
+from uepp.features.text import TEXT_FIELDS, Tokenizer
+from uepp.features.vocabulary import Vocabulary
+from uepp.model.towers import Tower, TwoTower
+from uepp.retrieval.embed import load_tower, read_vectors, write_vectors
+from uepp.retrieval.index import build_index, write_index
+
+_CONTEXT_TABLES = ("graph", "query_counts")
+_HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
+
+
+class QueryTowerModule(tf.Module):
+    """The query tower as it is served: `serving_default(query: string [B]) → embedding: float32 [B, d]`."""
+
+    def __init__(self, tower: Tower, features: FeaturesConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self._tower = tower
+        self._tokenizer = Tokenizer(features)
+        self._table = vocabulary.lookup_table()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "query")])
+    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Query texts to unit vectors."""
+        tokens = self._tokenizer.text(query)
+        return {"embedding": self._tower(_bag("query", tokens, self._table))}
+
+
+class ProductTowerModule(tf.Module):
+    """The product tower as it is served: five text fields, string [B] each, to `embedding` float32 [B, d].
+
+    Tags come one a line, attributes one `key: value` a line, category levels joined by ` > `.
+    """
+
+    def __init__(self, tower: Tower, features: FeaturesConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self._tower = tower
+        self._groups = features.groups
+        self._tokenizer = Tokenizer(features)
+        self._table = vocabulary.lookup_table()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, field) for field in TEXT_FIELDS])
+    def serve(
+        self, title: tf.Tensor, tags: tf.Tensor, category: tf.Tensor, attributes: tf.Tensor, description: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Product texts to unit vectors."""
+        texts = dict(zip(TEXT_FIELDS, (title, tags, category, attributes, description), strict=True))
+        bags: dict[str, tf.Tensor] = {}
+        for position, group in enumerate(self._groups):
+            bags.update(_bag(f"product/{position}", self._tokenizer.fields(texts, group), self._table))
+        return {"embedding": self._tower(bags)}
+
+
+def _bag(prefix: str, tokens: tf.RaggedTensor, table: tf.lookup.StaticVocabularyTable) -> dict[str, tf.Tensor]:
+    return {
+        f"{prefix}/values": tf.cast(table.lookup(tokens.values), tf.int32),
+        f"{prefix}/lengths": tf.cast(tokens.row_lengths(), tf.int32),
+    }
+
+
+def write_export(
+    directory: Path,
+    *,
+    model: TwoTower,
+    config: Config,
+    vocabulary: Vocabulary,
+    products: pa.Table,
+    mined: Path,
+    bm25: dict[str, Any],
+    run_id: str,
+) -> None:
+    """Write `export/`, whole or not at all.
+
+    Args:
+        directory: the run's `export/`.
+        model: trained towers.
+        config: of the run.
+        vocabulary: of the run.
+        products: the catalogue in product-index order.
+        mined: folder of mined tables.
+        bm25: settings of the tuned BM25, chosen on the selection window.
+        run_id: of the run; the manifest repeats it.
+    """
+    with atomic_directory(directory) as folder:
+        modules = {
+            "query_tower": QueryTowerModule(model.query_user_tower, config.features, vocabulary),
+            "product_tower": ProductTowerModule(model.product_tower, config.features, vocabulary),
+        }
+        for name, module in modules.items():
+            tf.saved_model.save(module, str(folder / name), signatures={"serving_default": module.serve})
+        pq.write_table(products, folder / "products.parquet")
+        pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
+        write_vectors(load_tower(folder / "product_tower"), products, folder, config.export.embed_batch_size)
+        _copy_context(mined, folder)
+        vocabulary.save(folder)
+        write_json(folder / "bm25.json", bm25)
+        _write_index(folder, config.export)
+        write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
+
+
+def _copy_context(mined: Path, folder: Path) -> None:
+    """What baselines, segments and personal search need to know of the time before the end of training."""
+    for name in _CONTEXT_TABLES:
+        shutil.copyfile(mined / f"{name}.parquet", folder / f"{name}.parquet")
+    shutil.copyfile(mined / "windows.json", folder / "windows.json")
+    train_end = pa.scalar(datetime.fromisoformat(read_json(mined / "windows.json")["train_end"]))
+    for name in _HISTORY_TABLES:
+        history = pq.read_table(mined / f"{name}.parquet")
+        is_before = pc.less(history.column("timestamp"), train_end.cast(history.schema.field("timestamp").type))
+        pq.write_table(history.filter(is_before), folder / f"{name}.parquet")
+
+
+def rebuild_index(directory: Path, config: ExportConfig) -> None:
+    """Build another index over the vectors of an export; everything else stays as it is."""
+    manifest = check_manifest(directory)
+    manifest.pop("files")
+    with atomic_directory(directory) as folder:
+        shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        _write_index(folder, config)
+        write_manifest(folder, **manifest)
+
+
+def _write_index(folder: Path, config: ExportConfig) -> None:
+    write_index(build_index(read_vectors(folder), config), folder / "index.faiss")
+    write_json(folder / "serving.json", {"index": config.model_dump(mode="json")})
+
+
+def open_export(run_dir: Path) -> Path:
+    """The checked `export/` of a run.
+
+    Raises:
+        InputError: not a run, not exported yet, or a file that differs from the manifest.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+    if not (run_dir / "export").is_dir():
+        raise InputError(f"{run_dir}: this run has no export yet; make it with: uepp export {run_dir}")
+    check_manifest(run_dir / "export")
+    return run_dir / "export"

@@ -1,0 +1,1 @@
+"""Negatives, losses, optimisers and the training loop."""
