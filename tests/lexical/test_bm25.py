@@ -237,7 +237,7 @@ def test_tuning_finds_the_field_that_helps_and_drops_the_one_that_does_not() -> 
     assert chosen["weights"]["description"] > 0
     assert chosen["weights"].get("category", 0) == 0
     assert chosen["num_requests"] == 50
-    assert {row["setting"] for row in tried} == {"category", "description", "trigram", "joined", "k1", "b"}
+    assert {row["setting"] for row in tried} == {"category", "description", "trigram", "joined", "k1, b"}
     found, _ = bm25.search([query for query, _ in requests], 1)
     assert found[:, 0].tolist() == list(range(50))
     assert BM25.build(texts).tune(requests, k=1) == chosen
@@ -246,7 +246,7 @@ def test_tuning_finds_the_field_that_helps_and_drops_the_one_that_does_not() -> 
 def test_plain_tunes_k1_and_b_only() -> None:
     texts, requests = catalogue_where_only_the_description_helps()
     chosen = BM25.build(texts, "plain").tune(requests, k=1)
-    assert {row["setting"] for row in chosen["tried"]} == {"start", "k1", "b"}
+    assert {row["setting"] for row in chosen["tried"]} == {"start", "k1, b"}
     assert chosen["weights"] == {"word": 1.0}
 
 

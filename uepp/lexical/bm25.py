@@ -78,9 +78,9 @@ _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("description", (0.0, 0.1, 0.25, 0.5, 1.0)),
     ("trigram", (0.0, 0.2, 0.4, 0.8)),
     ("joined", (0.0, 0.2, 0.4, 1.0)),
-    ("k1", (0.3, 0.6, 1.2, 2.0)),
-    ("b", (0.0, 0.25, 0.5, 0.75)),
 )
+_K1_RANGE, _B_RANGE = (0.1, 3.0), (0.0, 1.0)
+_NUM_TRIALS = 20
 _MIN_GAIN = 1e-3  # a choice that gains less on the selection requests is noise: the earlier one stays
 
 
@@ -170,7 +170,7 @@ class BM25:
         limit: int | None = None,
         max_requests: int = 1_000,
     ) -> dict[str, Any]:
-        """Choose the weights, k1 and b by Recall@k on selection requests, one setting after the other.
+        """Choose the weights one after the other, then k1 and b together, by Recall@k on selection requests.
 
         Args:
             requests: (query, product indexes of its targets); -1 is a target that the catalogue lacks, a miss.
@@ -195,16 +195,17 @@ class BM25:
         for setting, values in _GRID:
             if setting in EXTRA_FIELDS and self.strength == "tuned" and self._has_text(setting):
                 self._index_extra_field(setting)
-            if setting not in {"k1", "b"} and not self._offers(setting):
+            if not self._offers(setting):
                 continue
             chosen = self.settings
             for value in values:
-                self._set(_changed(chosen, setting, value))
+                self._set(replace(chosen, weights={**chosen.weights, setting: value}))
                 recall = best if self.settings == chosen else self._recall(requests, k, limit)
                 tried.append({"setting": setting, "value": value, "recall": round(recall, 4)})
                 if recall > best + _MIN_GAIN:
                     best, chosen = recall, self.settings
             self._set(chosen)
+        best = self._tune_saturation(requests, k, limit, best, tried)
         used = {_INDEX_OF.get(name, name) for name, weight in self.settings.weights.items() if weight}
         self._indexes = {name: index for name, index in self._indexes.items() if name in used}
         return {
@@ -214,6 +215,34 @@ class BM25:
             "num_requests": len(requests),
             "tried": tried,
         }
+
+    def _tune_saturation(
+        self,
+        requests: Sequence[tuple[str, Sequence[int]]],
+        k: int,
+        limit: int | None,
+        best: float,
+        tried: list[dict[str, Any]],
+    ) -> float:
+        """Choose k1 and b together, by Bayesian optimisation from where they are; returns the recall reached."""
+        from skopt import gp_minimize
+
+        start = self.settings
+
+        def loss(point: list[float]) -> float:
+            k1, b = (float(value) for value in point)
+            self._set(replace(start, k1=k1, b=b))
+            recall = self._recall(requests, k, limit)
+            tried.append({"setting": "k1, b", "value": [round(k1, 3), round(b, 3)], "recall": round(recall, 4)})
+            return -recall
+
+        found = gp_minimize(
+            loss, [_K1_RANGE, _B_RANGE], x0=[start.k1, start.b], y0=-best, n_calls=_NUM_TRIALS, random_state=0
+        )
+        k1, b = (float(value) for value in found.x)
+        is_better = -float(found.fun) > best + _MIN_GAIN
+        self._set(replace(start, k1=k1, b=b) if is_better else start)
+        return -float(found.fun) if is_better else best
 
     def save(self, directory: Path) -> None:
         """Write the index, atomically; `load` searches it without the catalogue's text."""
@@ -293,14 +322,6 @@ class BM25:
             for index in self._indexes.values():
                 index.weigh(settings.k1, settings.b)
         self.settings = settings
-
-
-def _changed(settings: BM25Settings, setting: str, value: float) -> BM25Settings:
-    if setting == "k1":
-        return replace(settings, k1=value)
-    if setting == "b":
-        return replace(settings, b=value)
-    return replace(settings, weights={**settings.weights, setting: value})
 
 
 def _thin(requests: list[tuple[str, Sequence[int]]], size: int) -> list[tuple[str, Sequence[int]]]:

@@ -1,5 +1,6 @@
 """A bm25s index that is assembled by numpy and takes a new k1 and b without new tokenisation."""
 
+import logging
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,6 +9,8 @@ from typing import Any
 import bm25s
 import numpy as np
 from numpy.typing import NDArray
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets DEBUG and so writes a line an index
 
 
 class Bags:
