@@ -54,11 +54,13 @@ def toy_products() -> pa.Table:
             "title": [f"Handmade {color} {thing} number {n}" for n, (color, thing) in enumerate(names)],
             "tags": pa.array([[color, f"{thing} gift"] for color, thing in names], pa.list_(pa.string())),
             "category": [f"Home > {thing}" if n % 3 else None for n, (_, thing) in enumerate(names)],
-            "attributes": pa.array([[("color", [color])] for color, _ in names], pa.map_(pa.string(), pa.list_(pa.string()))),
-            "description": [f"a {thing} made of {color} things" if n % 2 else None for n, (color, thing) in enumerate(names)],
-            "created_at": pa.array(
-                [None] + [START + timedelta(days=n) for n in number[1:]], pa.timestamp("us", "UTC")
+            "attributes": pa.array(
+                [[("color", [color])] for color, _ in names], pa.map_(pa.string(), pa.list_(pa.string()))
             ),
+            "description": [
+                f"a {thing} made of {color} things" if n % 2 else None for n, (color, thing) in enumerate(names)
+            ],
+            "created_at": pa.array([None] + [START + timedelta(days=n) for n in number[1:]], pa.timestamp("us", "UTC")),
         }
     )
 

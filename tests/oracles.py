@@ -107,7 +107,9 @@ def negative_hinge(similarity: Floats, is_negative: np.ndarray, threshold: float
     """Σ over a query's negatives of max(0, y − ε), raised to `power`."""
     losses = []
     for row, mask in zip(similarity, is_negative, strict=True):
-        losses.append(sum(max(0.0, float(y) - threshold) ** power for y, is_one in zip(row, mask, strict=True) if is_one))
+        losses.append(
+            sum(max(0.0, float(y) - threshold) ** power for y, is_one in zip(row, mask, strict=True) if is_one)
+        )
     return np.array(losses)
 
 

@@ -89,7 +89,9 @@ def export(
 @app.command()
 def evaluate(
     run: RunArgument,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Report window of another data set.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Report window of another data set.")
+    ] = None,
     events: Annotated[
         Path | None, typer.Option("--events", metavar="FILE", help="Every request of this events table.")
     ] = None,
@@ -202,7 +204,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 

@@ -178,7 +178,9 @@ class Config(Stage):
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
-def load_config(source: str | None = None, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None) -> Config:
+def load_config(
+    source: str | None = None, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None
+) -> Config:
     """Read a configuration.
 
     Args:
@@ -250,7 +252,9 @@ def _set_path(settings: dict[str, Any], path: list[str], value: Any, where: str)
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged
 
 

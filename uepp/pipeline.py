@@ -58,7 +58,9 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
         facts = read_json(run_dir / "run.json")
         write_json(run_dir / "run.json", {**facts, "data": str(data_dir.resolve()), "mined": mined.name})
         examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
-        console.print(f"  {len(examples):,} examples of {len(examples.queries):,} queries before {windows.train_end:%F}")
+        console.print(
+            f"  {len(examples):,} examples of {len(examples.queries):,} queries before {windows.train_end:%F}"
+        )
 
     # -------------------------------------------------------------------------------------- features
     with _step(console, "features"):
@@ -146,7 +148,9 @@ def evaluate_run(
     with _step(console, "requests"):
         requests, target = _requests(run_dir, export_dir, config, products, data, events)
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
-        console.print(f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue")
+        console.print(
+            f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
+        )
     systems: dict[str, Any] = {}
     for name in ("uepp", *names):
         with _step(console, f"evaluation of {name}"):
@@ -168,13 +172,17 @@ def evaluate_run(
 def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
     exists = (run_dir / "config.yaml").exists()
     if resume and not exists:
-        raise InputError(f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there")
+        raise InputError(
+            f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there"
+        )
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
     if not resume:
-        write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "created": datetime.now().astimezone().isoformat()})
+        write_json(
+            run_dir / "run.json", {"run_id": uuid.uuid4().hex, "created": datetime.now().astimezone().isoformat()}
+        )
 
 
 def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
@@ -182,7 +190,9 @@ def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
     facts = read_json(run_dir / "run.json")
     if "mined" not in facts or not (run_dir / "checkpoints").is_dir():
-        raise InputError(f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume")
+        raise InputError(
+            f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume"
+        )
     return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
 
 

@@ -13,7 +13,9 @@ rows_of_ids = st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=6), max_size
 
 
 def bags(rows: list[list[int]]) -> Bags:
-    return Bags(np.array([value for row in rows for value in row], np.int32), np.array([len(r) for r in rows], np.int32))
+    return Bags(
+        np.array([value for row in rows for value in row], np.int32), np.array([len(r) for r in rows], np.int32)
+    )
 
 
 def lists(made: Bags) -> list[list[int]]:

@@ -132,7 +132,9 @@ def test_an_epoch_is_every_example_once(toy: Toy) -> None:
     seen = []
     for element in range(size * 2 // 8):
         arrays, _ = maker.make(element)
-        seen += list(zip(query_rows_of(toy, arrays), products_of(toy, arrays)[:8], arrays["type_ids"].tolist(), strict=True))
+        seen += list(
+            zip(query_rows_of(toy, arrays), products_of(toy, arrays)[:8], arrays["type_ids"].tolist(), strict=True)
+        )
     examples = toy.examples
     expected = sorted(
         zip(examples.query_rows.tolist(), examples.product_index.tolist(), examples.type_ids.tolist(), strict=True)
@@ -180,7 +182,9 @@ def test_a_query_without_known_positives_still_masks_its_own() -> None:
 
     bag = BagStore.concatenate([Bags(np.arange(3, dtype=np.int32), np.ones(3, np.int32))])
     nothing = BagStore.concatenate([Bags(np.zeros(0, np.int32), np.zeros(2, np.int32))])
-    examples = Examples(["a", "b"], np.array([0, 1, 0], np.int32), np.array([0, 1, 1], np.int32), np.zeros(3, np.int32), nothing)
+    examples = Examples(
+        ["a", "b"], np.array([0, 1, 0], np.int32), np.array([0, 1, 1], np.int32), np.zeros(3, np.int32), nothing
+    )
     catalog = Catalog(["x", "y", "z"], ["x", "y", "z"], [bag])
     maker = BatchMaker(examples, bag, catalog, 3, TrainingConfig(num_uniform_negatives=4), 3)
     arrays, _ = maker.make(0)
@@ -197,7 +201,9 @@ def test_uniform_negatives_are_drawn_from_what_training_knows(toy: Toy) -> None:
     assert counts[toy.num_seen_products :].sum() == 0
     assert len(toy.catalog) > toy.num_seen_products
     expected = len(drawn) / toy.num_seen_products
-    assert ((counts[: toy.num_seen_products] - expected) ** 2 / expected).sum() < 85, "chi-squared, 43 degrees of freedom"
+    assert ((counts[: toy.num_seen_products] - expected) ** 2 / expected).sum() < 85, (
+        "chi-squared, 43 degrees of freedom"
+    )
 
 
 def test_without_uniform_negatives(toy: Toy) -> None:
@@ -337,16 +343,25 @@ def mined(directory: Path, examples: list[tuple[str, str, str]], graph: list[tup
     return directory
 
 
-EXAMPLES = [("lamp", "b", "click"), ("mug", "a", "purchase"), ("lamp", "c", "purchase"), ("lamp", "b", "cart"), ("x", "a", "click")]
+EXAMPLES = [
+    ("lamp", "b", "click"),
+    ("mug", "a", "purchase"),
+    ("lamp", "c", "purchase"),
+    ("lamp", "b", "cart"),
+    ("x", "a", "click"),
+]
 GRAPH = [("lamp", "a"), ("lamp", "b"), ("mug", "gone"), ("never asked", "a")]
 
 
 def test_load_examples_of_all_types(tmp_path: Path) -> None:
     loaded = load_examples(mined(tmp_path, EXAMPLES, GRAPH), ["a", "b", "c", "d"], TrainingConfig())
-    rows = list(zip((loaded.queries[row] for row in loaded.query_rows), loaded.product_index, loaded.type_ids, strict=True))
+    rows = list(
+        zip((loaded.queries[row] for row in loaded.query_rows), loaded.product_index, loaded.type_ids, strict=True)
+    )
     assert rows == [("lamp", 1, 0), ("mug", 0, 2), ("lamp", 2, 2), ("lamp", 1, 1), ("x", 0, 0)]
     known = {
-        query: loaded.known_positives.gather(np.array([row])).values.tolist() for row, query in enumerate(loaded.queries)
+        query: loaded.known_positives.gather(np.array([row])).values.tolist()
+        for row, query in enumerate(loaded.queries)
     }
     assert known == {"lamp": [0, 1, 2], "mug": [0], "x": [0]}
 

@@ -12,7 +12,15 @@ from uepp.features.text import Tokenizer, normalize
 ALL = Tokenizer(FeaturesConfig())
 
 # Blocks that Python's and ICU's Unicode tables have agreed on for many years.
-_BLOCKS = [(0x20, 0x7E), (0xC0, 0x24F), (0x370, 0x3CE), (0x410, 0x451), (0x905, 0x94D), (0x4E00, 0x4E40), (0x30A2, 0x30F3)]
+_BLOCKS = [
+    (0x20, 0x7E),
+    (0xC0, 0x24F),
+    (0x370, 0x3CE),
+    (0x410, 0x451),
+    (0x905, 0x94D),
+    (0x4E00, 0x4E40),
+    (0x30A2, 0x30F3),
+]
 unicode_text = st.text(
     st.one_of([st.characters(min_codepoint=low, max_codepoint=high) for low, high in _BLOCKS] + [st.sampled_from("  \n\t™½😀’")]),
     max_size=40,

@@ -80,7 +80,9 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert loaded.counts.tolist() == saved.counts.tolist()
     assert (loaded.num_texts, loaded.num_oov_buckets, loaded.size) == (2, 3, saved.size)
     queries = tf.constant(["deck over", "é ü", "東京", "never seen"])
-    assert loaded.lookup_table().lookup(queries).numpy().tolist() == saved.lookup_table().lookup(queries).numpy().tolist()
+    assert (
+        loaded.lookup_table().lookup(queries).numpy().tolist() == saved.lookup_table().lookup(queries).numpy().tolist()
+    )
 
 
 def test_load_names_what_is_missing(tmp_path: Path) -> None:

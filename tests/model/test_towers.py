@@ -48,7 +48,9 @@ def test_outputs_are_unit_vectors(projection: str, hidden: tuple[int, ...], trai
 @pytest.mark.parametrize("output_dim", [8, 5, 20])
 @pytest.mark.parametrize("hidden", [(), (16,)])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_equal_start_gives_the_same_tokens_cosine_one(output_dim: int, hidden: tuple[int, ...], normalize: bool) -> None:
+def test_equal_start_gives_the_same_tokens_cosine_one(
+    output_dim: int, hidden: tuple[int, ...], normalize: bool
+) -> None:
     model = model_of(output_dim=output_dim, hidden_layers=hidden, normalize_groups=normalize)
     queries, products = model(features(BAGS, BAGS, EMPTY))
     similarity = queries.numpy() @ products.numpy().T
@@ -77,14 +79,18 @@ def test_towers_share_the_table_and_nothing_else() -> None:
     model(features(BAGS, BAGS, OTHER))
     assert [variable.shape.as_list() for variable in model.table_variables] == [[NUM_TOKENS, 8]]
     product, query = (
-        {variable.ref() for variable in tower.trainable_variables} for tower in (model.product_tower, model.query_user_tower)
+        {variable.ref() for variable in tower.trainable_variables}
+        for tower in (model.product_tower, model.query_user_tower)
     )
     assert {reference.deref().shape.as_list()[0] for reference in product & query} == {NUM_TOKENS}
     assert len(product & query) == 1
     kinds = [*model.table_variables, *model.dense_variables]
     assert len(kinds) == len(model.trainable_variables) == len({variable.ref() for variable in kinds})
     first, second = (tower.trainable_variables for tower in (model.product_tower, model.query_user_tower))
-    kernels = [[v.numpy() for v in part if len(v.shape) == 2 and v.shape[1] == 8 and v.shape[0] == 16] for part in (first, second)]
+    kernels = [
+        [v.numpy() for v in part if len(v.shape) == 2 and v.shape[1] == 8 and v.shape[0] == 16]
+        for part in (first, second)
+    ]
     assert not np.allclose(kernels[0][0], kernels[1][0]), "independent towers have kernels of their own"
 
 
@@ -124,7 +130,9 @@ def test_no_features_stay_zero_after_training(hidden: tuple[int, ...]) -> None:
         with tf.GradientTape() as tape:
             queries, products = model(batch, training=True)
             loss = tf.reduce_sum((queries - products) ** 2)
-        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
     queries, _ = model(features([[], [1]], [[2]], [[]]))
     assert queries[1].numpy().any()
     assert not queries[0].numpy().any()
@@ -170,7 +178,8 @@ def test_the_feed_forward_part_of_an_equal_start_learns() -> None:
         queries, products = model(features(BAGS, OTHER, BAGS), training=True)
         loss = -tf.reduce_sum(queries * products)
     by_shape = {
-        tuple(v.shape): g for v, g in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True)
+        tuple(v.shape): g
+        for v, g in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True)
     }
     assert np.abs(by_shape[(16, 8)]).max() > 1e-4
 

@@ -119,7 +119,8 @@ def test_order_of_candidates_does_not_matter_and_halves_add_up() -> None:
     whole = negative_hinge(tf.constant(similarity), is_negative, 0.1, 1)
     shuffled = negative_hinge(tf.constant(similarity[:, order]), is_negative[:, order], 0.1, 1)
     halves = sum(
-        negative_hinge(tf.constant(similarity[:, part]), is_negative[:, part], 0.1, 1) for part in (slice(0, 5), slice(5, 12))
+        negative_hinge(tf.constant(similarity[:, part]), is_negative[:, part], 0.1, 1)
+        for part in (slice(0, 5), slice(5, 12))
     )
     assert whole.numpy().max() > 0
     np.testing.assert_allclose(whole, shuffled, rtol=1e-5)

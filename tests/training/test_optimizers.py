@@ -43,7 +43,9 @@ def step(model: TwoTower, optimizer: tf.keras.optimizers.Optimizer) -> None:
         queries, products = model(batch(), training=True)
         loss = tf.reduce_mean(tf.matmul(queries, products, transpose_b=True) * tf.constant([[-1.0, 2.0], [3.0, -1.0]]))
     gradients = tape.gradient(loss, model.trainable_variables)
-    assert isinstance(gradients[[v.ref() for v in model.trainable_variables].index(model.table_variables[0].ref())], tf.IndexedSlices)
+    assert isinstance(
+        gradients[[v.ref() for v in model.trainable_variables].index(model.table_variables[0].ref())], tf.IndexedSlices
+    )
     optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
 
@@ -97,7 +99,9 @@ def test_table_steps_are_adagrad() -> None:
     dense = [np.zeros((NUM_TOKENS, 4)) for _ in range(3)]
     for gradient in dense:
         gradient[TOUCHED] = rng.uniform(0.1, 1, (4, 4)) * rng.choice([-1, 1], (4, 4))
-    slices = [tf.IndexedSlices(tf.constant(g[TOUCHED], tf.float32), tf.constant(TOUCHED), [NUM_TOKENS, 4]) for g in dense]
+    slices = [
+        tf.IndexedSlices(tf.constant(g[TOUCHED], tf.float32), tf.constant(TOUCHED), [NUM_TOKENS, 4]) for g in dense
+    ]
     before, after = apply_to_table(slices)
     expected, accumulator = before, np.zeros_like(before)
     for gradient in dense:

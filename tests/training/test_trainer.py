@@ -76,7 +76,11 @@ def keras_log() -> Iterator[list[str]]:
 def test_the_loss_of_a_batch_is_the_oracle(toy: Toy) -> None:
     config = configured(toy, batch_size=16, num_uniform_negatives=20)
     weighted = config.model_copy(
-        update={"loss": config.loss.model_copy(update={"in_batch_weight": 0.7, "uniform_weight": 0.3, "threshold_negative": 0.0})}
+        update={
+            "loss": config.loss.model_copy(
+                update={"in_batch_weight": 0.7, "uniform_weight": 0.3, "threshold_negative": 0.0}
+            )
+        }
     )
     run = Run(toy, weighted)
     (batch,) = run.dataset(0, 1)
@@ -109,7 +113,16 @@ def mean_loss(run: Run, model: TwoTower) -> float:
 
 
 def test_fit_lowers_the_loss_and_finds_the_answers(toy: Toy, tmp_path: Path) -> None:
-    run = Run(toy, configured(toy, max_steps=60, checkpoint_every_steps=100, title_query_share=0.25, model={"initial_projection": "independent"}))
+    run = Run(
+        toy,
+        configured(
+            toy,
+            max_steps=60,
+            checkpoint_every_steps=100,
+            title_query_share=0.25,
+            model={"initial_projection": "independent"},
+        ),
+    )
     before = mean_loss(run, run.build())
     model = run.fit(tmp_path)
     assert mean_loss(run, model) < before / 2
@@ -121,7 +134,12 @@ def test_fit_lowers_the_loss_and_finds_the_answers(toy: Toy, tmp_path: Path) -> 
 @pytest.mark.parametrize("hidden", [[], [10]])
 def test_resuming_is_like_not_having_stopped(toy: Toy, tmp_path: Path, hidden: list[int]) -> None:
     """9 steps straight, and 4 steps + a new process's worth of objects + 5 steps."""
-    shared = {"model": {"hidden_layers": hidden}, "title_query_share": 0.25, "token_dropout": 0.2, "checkpoint_every_steps": 3}
+    shared = {
+        "model": {"hidden_layers": hidden},
+        "title_query_share": 0.25,
+        "token_dropout": 0.2,
+        "checkpoint_every_steps": 3,
+    }
     straight = Run(toy, configured(toy, max_steps=9, **shared))
     whole = weights(straight.fit(tmp_path / "straight"))
     first = Run(toy, configured(toy, max_steps=4, **shared))
@@ -149,7 +167,9 @@ def test_a_finished_run_trains_no_more(toy: Toy, tmp_path: Path) -> None:
     assert saved_steps(tmp_path) == [3]
 
 
-@pytest.mark.parametrize(("max_steps", "every", "expected"), [(1, 100, [1]), (7, 2, [6, 7]), (13, 4, [12, 13]), (25, 100, [25])])
+@pytest.mark.parametrize(
+    ("max_steps", "every", "expected"), [(1, 100, [1]), (7, 2, [6, 7]), (13, 4, [12, 13]), (25, 100, [25])]
+)
 def test_exactly_max_steps_are_taken(
     toy: Toy, tmp_path: Path, keras_log: list[str], max_steps: int, every: int, expected: list[int]
 ) -> None:

@@ -1,7 +1,7 @@
 """Evaluation requests: what was asked, when, and what was bought."""
 
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +72,7 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     table = table.filter(pc.equal(table.column("window"), window))
     days = table.column("day").to_pylist()
     as_of = {
-        day: num_products_before(
-            products, datetime.combine(day, time(), timezone.utc) + timedelta(days=1)
-        )
-        for day in set(days)
+        day: num_products_before(products, datetime.combine(day, time(), UTC) + timedelta(days=1)) for day in set(days)
     }
     product_ids = pa.array(products.column("product_id").to_pylist())
     return Requests(

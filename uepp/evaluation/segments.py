@@ -54,9 +54,12 @@ def assign_segments(
         rule = f"query's requests in the training window: head ≥ {head}, torso ≥ {torso}"
         return Segments(labels, rule)
     rarest = _rarest_word_counts(queries, Vocabulary.load(export))
-    torso, head = (float(value) for value in np.quantile(rarest, (1 / 3, 2 / 3)))
-    labels = np.where(rarest > head, "head", np.where(rarest > torso, "torso", "tail"))
-    rule = f"proxy, no traffic: training texts that hold the query's rarest word: head > {head:.0f}, torso > {torso:.0f}"
+    third, two_thirds = (float(value) for value in np.quantile(rarest, (1 / 3, 2 / 3)))
+    labels = np.where(rarest > two_thirds, "head", np.where(rarest > third, "torso", "tail"))
+    rule = (
+        "proxy, no traffic: training texts that hold the query's rarest word: "
+        f"head > {two_thirds:.0f}, torso > {third:.0f}"
+    )
     return Segments(labels, rule)
 
 

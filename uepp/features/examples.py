@@ -175,7 +175,7 @@ class BatchMaker:
         return arrays, [self._title_span(product, rng) for product in span_products]
 
     def _is_known_positive(self, query_rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """bool [B, C]: the candidate is the query's own positive, or any product known to answer it, by id."""
+        """Bool [B, C]: the candidate is the query's own positive, or any product known to answer it, by id."""
         batch_size = self.num_examples + self.num_spans
         products, candidate_column = np.unique(candidates, return_inverse=True)
         is_known = np.zeros((batch_size, len(products)), bool)

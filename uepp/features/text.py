@@ -98,9 +98,7 @@ class Tokenizer:
         """A token for each `key: value` line (#attr_color_red) and the n-grams of the value."""
         lines = tf.strings.split(text, "\n")
         flat = tf.boolean_mask(lines.values, tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
-        row_of_line = tf.boolean_mask(
-            lines.value_rowids(), tf.strings.regex_full_match(lines.values, r"(?s).*:.*")
-        )
+        row_of_line = tf.boolean_mask(lines.value_rowids(), tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
         pair = tf.strings.regex_replace(normalize(tf.strings.regex_replace(flat, ":.*", "")), " ", "_")
         value = tf.strings.regex_replace(flat, "^[^:]*:", "")
         pair = "#attr_" + pair + "_" + tf.strings.regex_replace(normalize(value), " ", "_")

@@ -96,7 +96,7 @@ def write_export(
         run_id: of the run; the manifest repeats it.
     """
     with atomic_directory(directory) as folder:
-        modules = {
+        modules: dict[str, QueryTowerModule | ProductTowerModule] = {
             "query_tower": QueryTowerModule(model.query_user_tower, config.features, vocabulary),
             "product_tower": ProductTowerModule(model.product_tower, config.features, vocabulary),
         }

@@ -17,6 +17,7 @@ def build_index(vectors: np.ndarray, config: ExportConfig) -> faiss.Index:
         config: `flat` (exact) or `hnsw` with its parameters.
     """
     dim = vectors.shape[1]
+    index: faiss.Index
     if config.index == "flat":
         index = faiss.IndexFlatIP(dim)
     else:

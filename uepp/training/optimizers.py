@@ -34,7 +34,9 @@ def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimiz
     """
     # The accumulator starts near zero, so a row's first step has the size of the learning rate. Keras' default (0.1)
     # is far above the squares of these gradients (averages over a batch and a bag) and would freeze the table.
-    table = tf.keras.optimizers.Adagrad(_WarmUpThenDecay(config.table_learning_rate, config), initial_accumulator_value=_INITIAL_ACCUMULATOR)
+    table = tf.keras.optimizers.Adagrad(
+        _WarmUpThenDecay(config.table_learning_rate, config), initial_accumulator_value=_INITIAL_ACCUMULATOR
+    )
     dense = tf.keras.optimizers.Adam(_WarmUpThenDecay(config.dense_learning_rate, config))
     parts = [(table, lambda: model.table_variables)]
     if model.dense_variables:
