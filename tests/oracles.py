@@ -3,6 +3,7 @@
 Plain Python loops; nothing here is imported from uepp.
 """
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def words(text: str) -> list[str]:
 def text_tokens(text: str, *, max_words: int = 100) -> list[str]:
     """Unigrams, then bigrams, then character trigrams of `#word#`."""
     kept = words(text)[:max_words]
-    bigrams = [f"{left} {right}" for left, right in zip(kept, kept[1:], strict=False)]
+    bigrams = [f"{left} {right}" for left, right in itertools.pairwise(kept)]
     trigrams = []
     for word in kept:
         marked = f"#{word}#"
@@ -148,3 +149,10 @@ def adagrad_rows(rows: Floats, accumulator: Floats, gradient: Floats, learning_r
         if gradient[place]:
             rows[place] -= learning_rate * gradient[place] / math.sqrt(accumulator[place])
     return rows, accumulator
+
+
+def learning_rate_share(step: int, warmup_steps: int, max_steps: int) -> float:
+    """Share of the peak in step `step` (0 is the first): up a line for `warmup_steps`, then down a line to 0."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return (max_steps - step) / (max_steps - warmup_steps)

@@ -473,7 +473,7 @@ def test_windows_around_a_given_moment(tmp_path: Path) -> None:
 
 
 def test_the_end_of_training_comes_from_settings_then_facts_then_the_last_event(tmp_path: Path) -> None:
-    lengths = {"example_days": 30, "selection_days": 1, "report_days": 2}
+    lengths: dict[str, Any] = {"example_days": 30, "selection_days": 1, "report_days": 2}
     write(
         tmp_path,
         [Event(minute, "click", "a", "p0") for minute in range(-9 * 1440, 30, 1440)] + [Event(30, "click", "a", "p0")],

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,7 +83,7 @@ def test_lossless_types_are_accepted(tmp_path: Path) -> None:
     )
 
 
-BAD_PRODUCTS = {
+BAD_PRODUCTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "missing column": ({"title": None}, ["missing column title", "product_id"]),
     "integer ids": ({"product_id": [7, 8, 9]}, ["column product_id has type int64", "string"]),
     "price as text": ({"price": ["1", "2", "3"]}, ["column price has type string", "a finite number of at least 0"]),
@@ -119,7 +120,7 @@ def test_bad_products_are_refused(tmp_path: Path, name: str) -> None:
     assert_refused(tmp_path, ["products.parquet", *expected])
 
 
-BAD_EVENTS = {
+BAD_EVENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "missing column": ({"query": None}, ["missing column query"]),
     "dates as text": ({"timestamp": ["2024-05-01"] * 4}, ["column timestamp has type string", "a timestamp"]),
     "unknown type": (

@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from conftest import START, Toy
 
 from uepp.config import FeaturesConfig
@@ -77,29 +78,24 @@ def test_no_day_at_all_means_always_there() -> None:
     assert num_products_before(products.slice(0, 0), START) == 0
 
 
-def test_catalogue_holds_the_ids_of_the_oracle_tokens(tmp_path: Path) -> None:
-    config = FeaturesConfig(min_count=1, num_oov_buckets=3, groups=(("title", "tags"), ("category", "attributes")))
-    vocabulary = build_vocabulary(config, table(), ["red gift"], 2)
-    catalog = build_catalog(config, vocabulary, table(), tmp_path / "catalog")
-    assert (len(catalog), catalog.product_ids, catalog.titles) == (2, ["007", "b"], ["Red box", "Straße"])
-    texts = product_texts(table())
-    expected = [
-        [
-            oracles.text_tokens(texts["title"][row])
-            + [token for tag in texts["tags"][row].split("\n") for token in oracles.text_tokens(tag)]
-            for row in range(2)
-        ],
-        [
-            oracles.category_tokens(texts["category"][row]) + oracles.attribute_tokens(texts["attributes"][row])
-            for row in range(2)
-        ],
-    ]
-    assert expected[1][0]
-    for store, bags in zip(catalog.groups, expected, strict=True):
-        assert isinstance(store.values, np.memmap)
-        for row, bag in enumerate(bags):
-            ids = store.gather(np.array([row])).values
-            assert [vocabulary.tokens[token].decode() for token in ids] == bag
+def test_catalogue_holds_the_ids_of_the_oracle_tokens(toy: Toy) -> None:
+    texts = product_texts(toy.products)
+    table = toy.vocabulary.lookup_table()
+    assert toy.catalog.product_ids == toy.products.column("product_id").to_pylist()
+    assert toy.catalog.titles == texts["title"]
+    assert toy.config.features.groups == (("title", "tags"), ("category", "attributes"), ("description",))
+    assert [len(store) for store in toy.catalog.groups] == [len(toy.catalog)] * 3
+    assert all(isinstance(store.values, np.memmap) for store in toy.catalog.groups)
+    for row in range(len(toy.catalog)):
+        tags = [token for tag in texts["tags"][row].split("\n") for token in oracles.text_tokens(tag)]
+        expected = [
+            oracles.text_tokens(texts["title"][row]) + tags,
+            oracles.category_tokens(texts["category"][row]) + oracles.attribute_tokens(texts["attributes"][row]),
+            oracles.text_tokens(texts["description"][row]),
+        ]
+        for store, tokens in zip(toy.catalog.groups, expected, strict=True):
+            ids = table.lookup(tf.constant(tokens, tf.string)).numpy().tolist()
+            assert store.gather(np.array([row])).values.tolist() == ids
 
 
 def test_vocabulary_counts_texts_with_a_token() -> None:
@@ -130,9 +126,9 @@ def test_tokens_of_later_products_are_hashed(toy: Toy) -> None:
 
 
 def test_catalogue_in_several_batches_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Toy) -> None:
-    monkeypatch.setattr("uepp.features.catalog._BATCH", 24)
+    monkeypatch.setattr("uepp.features.catalog._BATCH", 20)
     assert len(toy.catalog) == 48
-    again = build_catalog(toy.config.features, toy.vocabulary, toy.products, tmp_path)
-    for one, other in zip(again.groups, toy.catalog.groups, strict=True):
-        np.testing.assert_array_equal(one.splits, other.splits)
-        np.testing.assert_array_equal(one.values, other.values)
+    config = FeaturesConfig(groups=(("title", "tags"),))
+    (again,) = build_catalog(config, toy.vocabulary, toy.products, tmp_path).groups
+    np.testing.assert_array_equal(again.splits, toy.catalog.groups[0].splits)
+    np.testing.assert_array_equal(again.values, toy.catalog.groups[0].values)

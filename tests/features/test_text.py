@@ -21,10 +21,8 @@ _BLOCKS = [
     (0x4E00, 0x4E40),
     (0x30A2, 0x30F3),
 ]
-unicode_text = st.text(
-    st.one_of([st.characters(min_codepoint=low, max_codepoint=high) for low, high in _BLOCKS] + [st.sampled_from("  \n\t™½😀’")]),
-    max_size=40,
-)  # fmt: skip
+_LETTERS = [st.characters(min_codepoint=low, max_codepoint=high) for low, high in _BLOCKS]
+unicode_text = st.text(st.one_of(*_LETTERS, st.sampled_from("  \n\t™½😀’")), max_size=40)
 
 
 def tokens_of(ragged: tf.RaggedTensor) -> list[list[str]]:

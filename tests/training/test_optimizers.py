@@ -16,12 +16,16 @@ TOUCHED = [1, 2, 4, 7]
 UNTOUCHED = [row for row in range(NUM_TOKENS) if row not in TOUCHED]
 
 
-def built(**model: Any) -> tuple[TwoTower, tf.keras.optimizers.Optimizer]:
+def built(
+    *, warmup_steps: int = 0, max_steps: int = 10**7, **model: Any
+) -> tuple[TwoTower, tf.keras.optimizers.Optimizer]:
+    """By default with learning rates that stay at their peak."""
+    training = {"warmup_steps": warmup_steps, "max_steps": max_steps}
     config = Config.model_validate(
         {
             "features": {"groups": [["title"]]},
             "model": {"token_dim": 4, "output_dim": 4, "hidden_layers": [6]} | model,
-            "training": {"table_learning_rate": 0.1, "dense_learning_rate": 0.01},
+            "training": {"table_learning_rate": 0.1, "dense_learning_rate": 0.01, **training},
         }
     )
     two_tower = build_two_tower(config, NUM_TOKENS, np.ones(NUM_TOKENS, np.float32))
@@ -83,9 +87,9 @@ def test_a_model_without_hidden_layers_trains_too(projection: str) -> None:
         assert not np.array_equal(old, variable.numpy())
 
 
-def apply_to_table(gradients: list[tf.IndexedSlices]) -> tuple[np.ndarray, np.ndarray]:
+def apply_to_table(gradients: list[tf.IndexedSlices], **settings: Any) -> tuple[np.ndarray, np.ndarray]:
     """The table before and after some steps with given gradients."""
-    model, optimizer = built()
+    model, optimizer = built(**settings)
     table = model.table_variables[0]
     before = table.numpy()
     for gradient in gradients:
@@ -123,3 +127,13 @@ def test_the_first_step_of_a_row_has_the_size_of_the_learning_rate(size: float) 
     once = tf.IndexedSlices(tf.constant([[size] * 4]), tf.constant([7]), [NUM_TOKENS, 4])
     before, after = apply_to_table([once])
     np.testing.assert_allclose(after[7] - before[7], -0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(("warmup_steps", "max_steps"), [(5, 20), (0, 20), (19, 20), (100, 20)])
+def test_learning_rates_rise_then_fall(warmup_steps: int, max_steps: int) -> None:
+    """Step n touches row n for the first time, so the row's move is the learning rate of that step."""
+    slices = [tf.IndexedSlices(tf.ones([1, 4]), tf.constant([row]), [NUM_TOKENS, 4]) for row in range(NUM_TOKENS)]
+    before, after = apply_to_table(slices, warmup_steps=warmup_steps, max_steps=max_steps)
+    expected = [0.1 * oracles.learning_rate_share(step, warmup_steps, max_steps) for step in range(NUM_TOKENS)]
+    np.testing.assert_allclose((before - after)[:, 0], expected, rtol=1e-3, atol=1e-6)
+    assert min(expected) > 0

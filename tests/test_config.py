@@ -1,0 +1,222 @@
+"""Settings: what is refused, with which words, and what wins over what."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from uepp.config import INTERACTION_TYPES, Config, load_config, save_config, shipped_configs
+from uepp.errors import InputError
+
+
+def refused(*arguments: Any, **keywords: Any) -> str:
+    """The message of a refusal; always one line."""
+    with pytest.raises(InputError) as caught:
+        load_config(*arguments, **keywords)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def write(directory: Path, text: str | bytes) -> str:
+    path = directory / "my.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_defaults_are_valid() -> None:
+    assert load_config() == Config()
+    assert Config.model_validate(Config().model_dump()) == Config()
+    assert Config().loss.thresholds == (0.7, 0.8, 0.9)
+    assert INTERACTION_TYPES == ("click", "cart", "purchase")
+
+
+def test_settings_cannot_be_changed_later() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().training.max_steps = 5  # type: ignore[misc]
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    names = shipped_configs()
+    for name in names:
+        assert isinstance(load_config(name), Config)
+    assert "demo" in names
+
+
+def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
+    source = write(tmp_path, "training:\n  max_steps: 7\nfeatures:\n  groups: [[title], [tags, category]]\n")
+    config = load_config(source)
+    assert config.training.max_steps == 7
+    assert config.training.batch_size == Config().training.batch_size
+    assert config.features.groups == (("title",), ("tags", "category"))
+    assert load_config(write(tmp_path, "")) == Config()
+    assert load_config(write(tmp_path, "# nothing\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("training:\n  batchsize: 5\n", "training.batchsize", "training.batch_size"),
+        ("trainning:\n  batch_size: 5\n", "trainning", "training"),
+        ("batch_size: 5\n", "batch_size", "training.batch_size"),
+        ("model:\n  max_steps: 5\n", "model.max_steps", "training.max_steps"),
+        ("loss:\n  treshold_click: 0.5\n", "loss.treshold_click", "loss.threshold_click"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, text: str, key: str, hint: str) -> None:
+    source = write(tmp_path, text)
+    assert refused(source) == f"{source}: unknown key {key}; did you mean {hint}?"
+
+
+def test_an_unknown_key_like_no_other_has_no_hint(tmp_path: Path) -> None:
+    source = write(tmp_path, "zzzzqqqq: 1\n")
+    assert refused(source) == f"{source}: unknown key zzzzqqqq"
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "value", "allowed"),
+    [
+        ("training.batch_size=0", "training.batch_size", "0", "greater than or equal to 2"),
+        ("training.batch_size=many", "training.batch_size", "'many'", "integer"),
+        ("training.max_steps=1.5", "training.max_steps", "1.5", "integer"),
+        ("training.token_dropout=1", "training.token_dropout", "1", "less than 1"),
+        ("training.token_dropout=.nan", "training.token_dropout", "nan", "less than 1"),
+        ("training.max_steps=null", "training.max_steps", "None", "integer"),
+        ("training.positive_types=[]", "training.positive_types", "[]", "at least 1"),
+        ("training.positive_types=[buy]", "training.positive_types.0", "'buy'", "'click', 'cart' or 'purchase'"),
+        ("loss.threshold_negative=2", "loss.threshold_negative", "2", "less than or equal to 1"),
+        ("loss.power=3", "loss.power", "3", "1 or 2"),
+        ("export.index=annoy", "export.index", "'annoy'", "'flat' or 'hnsw'"),
+        ("features.groups=[]", "features.groups", "[]", "at least 1"),
+        ("features.groups=[[title], [title]]", "features.groups", "title", "exactly one group"),
+        ("features.groups=[[title], []]", "features.groups", "title", "no group is empty"),
+        ("features.groups=[[titel]]", "features.groups.0.0", "'titel'", "'title'"),
+        ("evaluation.recall_at=[10, 5]", "evaluation.recall_at", "[10, 5]", "increasing"),
+        ("evaluation.recall_at=[0, 5]", "evaluation.recall_at", "[0, 5]", "at least 1"),
+        ("data.train_end=yesterday", "data.train_end", "'yesterday'", "datetime"),
+        ("training=5", "training", "5", "TrainingConfig"),
+    ],
+)
+def test_a_wrong_value_names_key_value_and_what_is_allowed(setting: str, key: str, value: str, allowed: str) -> None:
+    message = refused(overrides=[setting])
+    assert f"{key} = " in message
+    assert value in message
+    assert allowed in message
+
+
+def test_no_text_at_all_is_refused() -> None:
+    switches = ("word_unigrams", "word_bigrams", "character_trigrams")
+    message = refused(overrides=[f"features.{switch}=false" for switch in switches])
+    assert "at least one of word_unigrams, word_bigrams, character_trigrams must be true" in message
+    assert load_config(overrides=[f"features.{switch}=false" for switch in switches[:2]]).features.character_trigrams
+
+
+def test_the_message_names_the_file(tmp_path: Path) -> None:
+    source = write(tmp_path, "training:\n  max_steps: -1\n")
+    message = refused(source)
+    assert message.startswith(f"{source}: training.max_steps = -1: ")
+    assert "greater than or equal to 1" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "attribute", "expected"),
+    [
+        ("training.max_steps=5", "max_steps", 5),
+        ("training.table_learning_rate=1e-1", "table_learning_rate", 0.1),
+        ("training.positive_types=[purchase, cart]", "positive_types", ("purchase", "cart")),
+    ],
+)
+def test_set_parses_yaml(setting: str, attribute: str, expected: object) -> None:
+    assert getattr(load_config(overrides=[setting]).training, attribute) == expected
+
+
+def test_set_parses_switches_paths_and_nothing() -> None:
+    config = load_config(overrides=["model.batch_norm=false", "data.path=a=b/c.d", "model.hidden_layers=[64, 32]"])
+    assert config.model.batch_norm is False
+    assert config.data.path == "a=b/c.d"
+    assert config.model.hidden_layers == (64, 32)
+    assert load_config(overrides=["data.path=x", "data.path=null"]).data.path is None
+
+
+@pytest.mark.parametrize("setting", ["training.max_steps", "=5", "", "5"])
+def test_set_without_key_or_value(setting: str) -> None:
+    assert refused(overrides=[setting]) == f"--set {setting}: expected key.path=value"
+
+
+def test_set_with_broken_yaml() -> None:
+    assert refused(overrides=["training.max_steps=[1"]).startswith("--set training.max_steps=[1: ")
+
+
+def test_set_with_unknown_key() -> None:
+    message = refused(overrides=["training.max_step=5"])
+    assert "unknown key training.max_step; did you mean training.max_steps?" in message
+
+
+@pytest.mark.parametrize("setting", ["training.max_steps.more=5", "features.groups.0=[title]"])
+def test_set_below_a_setting(tmp_path: Path, setting: str) -> None:
+    source = write(tmp_path, "training:\n  max_steps: 7\nfeatures:\n  groups: [[title]]\n")
+    assert setting.rsplit(".", 1)[0].split(".")[-1] in refused(source, [setting])
+
+
+def test_what_wins(tmp_path: Path) -> None:
+    source = write(tmp_path, "training:\n  max_steps: 1\n  seed: 1\n  batch_size: 4\ndata:\n  path: file\n")
+    extra = {"training": {"seed": 3}, "data": {"path": "option"}}
+    config = load_config(source, ["training.max_steps=2", "training.seed=2", "training.max_steps=3"], extra)
+    assert (config.training.max_steps, config.training.seed, config.training.batch_size) == (3, 3, 4)
+    assert config.data.path == "option"
+
+
+def test_set_reaches_into_a_stage_that_the_file_leaves_empty(tmp_path: Path) -> None:
+    """`training:` with everything under it commented out is an empty stage."""
+    source = write(tmp_path, "training:\n  # max_steps: 5\nmodel:\n  token_dim: 4\n")
+    assert load_config(source).training == Config().training
+    assert load_config(source, ["training.max_steps=9"]).training.max_steps == 9
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    config = load_config(
+        None,
+        [
+            "training.max_steps=5",
+            "features.groups=[[title], [description]]",
+            "data.train_end=2024-05-01T12:00:00Z",
+            "data.path=ünï",
+        ],
+    )
+    assert config.data.train_end == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    for number, one in enumerate((Config(), config)):
+        path = tmp_path / f"{number}" / "config.yaml"
+        save_config(one, path)
+        assert load_config(str(path)) == one
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert saved["training"].keys() == one.training.model_dump().keys(), "every setting with its value"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    message = refused(str(tmp_path / "absent.yaml"))
+    assert message.startswith(f"{tmp_path / 'absent.yaml'}: no such configuration")
+    assert all(name in message for name in shipped_configs())
+    assert "no such configuration" in refused(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("training: [\n", "not valid YAML"),
+        ("a: b: c\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        ("- 1\n- 2\n", "expected a mapping of stages to settings, got list"),
+        ("just text\n", "expected a mapping of stages to settings, got str"),
+        ("1: 2\n", "1"),
+        ("training:\n  1: 2\n", "training.1"),
+        ("training: [1]\n", "training"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, text: str | bytes, problem: str) -> None:
+    source = write(tmp_path, text)
+    message = refused(source)
+    assert message.startswith(f"{source}: ")
+    assert problem in message

@@ -1,0 +1,178 @@
+"""The one order of the parts, who may import what, and what answers at once."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "uepp"
+
+# docs/architecture.md: a part imports only from parts of an earlier row, or from itself.
+ORDER = (
+    ("errors",),
+    ("config", "artifacts", "metrics"),
+    ("data",),
+    ("features",),
+    ("lexical",),
+    ("pretraining",),
+    ("model",),
+    ("training",),
+    ("retrieval",),
+    ("relevance",),
+    ("serving",),
+    ("evaluation",),
+    ("pipeline",),
+    ("cli",),
+)
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+# Settings are written as a file, and a manifest is of the settings: these know each other.
+SAME_ROW = {("config", "artifacts")}
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Full names of everything a file imports, wherever in the file, and the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = path.relative_to(ROOT).parent.parts
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def violations(path: Path) -> list[str]:
+    part, found = part_of(path), []
+    for name, line in imported(path):
+        package, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if package != "uepp" or target not in RANK or target == part or (part, target) in SAME_ROW:
+            continue
+        if RANK[target] >= RANK[part]:
+            found.append(f"{path.relative_to(ROOT)}:{line} imports {name}, but {part} comes before {target}")
+    return found
+
+
+def test_every_part_has_its_place_in_the_order() -> None:
+    parts = {part_of(path) for path in sources()} - {"__init__", "__main__", "configs"}
+    assert parts <= RANK.keys()
+    assert {"config", "data", "features", "model", "training"} <= parts
+
+
+def test_imports_follow_the_order() -> None:
+    inner = [
+        name
+        for path in sources()
+        for name, _ in imported(path)
+        if name.startswith("uepp.") and name.split(".")[1] != part_of(path)
+    ]
+    assert len(inner) > 30, "imports are found at all"
+    assert [violation for path in sources() if part_of(path) in RANK for violation in violations(path)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from uepp.training.trainer import fit",
+        "import uepp.model.towers",
+        "from uepp import cli",
+        "from ..serving import x",
+    ],
+)
+def test_a_wrong_import_would_be_found(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "uepp")
+    wrong = tmp_path / "uepp" / "features" / "wrong.py"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text(f"def late():\n    {line}\n")
+    assert len(violations(wrong)) == 1
+
+
+def users_of(*packages: str) -> set[str]:
+    return {
+        str(path.relative_to(PACKAGE))
+        for path in sources()
+        for name, _ in imported(path)
+        if name.split(".")[0] in packages
+    }
+
+
+def test_recommenders_stay_in_two_modules() -> None:
+    assert users_of("tensorflow_recommenders") == {"training/trainer.py", "training/optimizers.py"}
+
+
+def test_keras_3_is_nowhere() -> None:
+    assert users_of("keras", "keras_hub", "keras_nlp", "keras_rs") == set()
+    assert users_of("tensorflow"), "the search finds packages"
+
+
+HEAVY = ("tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "keras", "faiss", "skopt", "pyspark")
+
+
+def loaded_after(statement: str) -> list[str]:
+    code = f"import json, sys\n{statement}\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-2_000:]
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", ["uepp", "uepp.config", "uepp.cli", "uepp.data.schema"])
+def test_what_answers_at_once_loads_nothing_heavy(module: str) -> None:
+    assert loaded_after(f"import {module}") == []
+
+
+def test_heavy_modules_would_be_seen() -> None:
+    assert loaded_after("import faiss") == ["faiss"]
+
+
+# Keras 2 (uepp/__init__.py). A stand-in for TensorFlow keeps these fast: only its place in sys.modules matters.
+
+_FAKE = "import os, sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow'); "
+
+
+def imported_uepp(before: str) -> subprocess.CompletedProcess[str]:
+    code = f"import os; os.environ.pop('TF_USE_LEGACY_KERAS', None); {before}"
+    code += "import uepp; print(os.environ['TF_USE_LEGACY_KERAS'])"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_uepp_chooses_keras_2() -> None:
+    assert imported_uepp("").stdout.strip() == "1"
+    assert imported_uepp("os.environ['TF_USE_LEGACY_KERAS'] = '0'; ").stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+def test_tensorflow_with_keras_3_before_uepp_is_refused(value: str | None) -> None:
+    finished = imported_uepp(_FAKE + (f"os.environ['TF_USE_LEGACY_KERAS'] = {value!r}; " if value else ""))
+    assert finished.returncode == 1
+    assert "ImportError: TensorFlow was imported before uepp" in finished.stderr
+    assert "TF_USE_LEGACY_KERAS=1" in finished.stderr
+
+
+def test_tensorflow_with_keras_2_before_uepp_is_fine() -> None:
+    finished = imported_uepp(_FAKE + "os.environ['TF_USE_LEGACY_KERAS'] = '1'; ")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_tensorflow_here_is_with_keras_2() -> None:
+    import tensorflow as tf
+
+    assert tf.keras.Model.__module__.startswith("tf_keras.")
