@@ -64,7 +64,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             retired = path.with_name(f".{path.name}.{os.getpid()}.old")
             os.rename(path, retired)
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                os.rename(retired, path)
+                raise
             shutil.rmtree(retired)
         else:
             os.rename(temporary, path)
@@ -114,6 +118,8 @@ def check_manifest(directory: Path) -> dict[str, Any]:
     Raises `InputError` when the manifest is missing, or a file is missing or differs.
     """
     manifest: dict[str, Any] = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise InputError(f"{directory / MANIFEST}: not a manifest, it lists no files; export again")
     for name, expected in manifest["files"].items():
         file = directory / name
         if not file.is_file():

@@ -96,7 +96,13 @@ def evaluate(
         Path | None, typer.Option("--events", metavar="FILE", help="Every request of this events table.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="A,B", help="Opponents, comma-separated. [default: the BM25s]")
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="A,B",
+            help="Opponents, comma-separated: bm25, bm25_stemmed, bm25_plain, category_popularity, popularity. "
+            "[default: the BM25s, and category_popularity where products have categories]",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -174,6 +180,7 @@ def import_data(
     for line in (f"Data set: [bold]{directory}[/bold] ({rows})", *(f"Note: {note}" for note in report.notes)):
         _results.print(line, highlight=False)
     _results.print(f"Licence: {adapter.LICENCE}\nProtocol: {adapter.PROTOCOL}", highlight=False)
+    _results.print(f"Next: uepp train {name.replace('-', '_')} --data {directory}", highlight=False)
 
 
 @app.command()

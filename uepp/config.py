@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -91,7 +91,7 @@ class ModelConfig(Stage):
 
     token_dim: int = Field(128, ge=1, description="columns of the shared token table")
     output_dim: int = Field(128, ge=1, description="d, size of both tower outputs")
-    hidden_layers: tuple[int, ...] = Field((), description="widths of the feed-forward layers")
+    hidden_layers: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="widths of the feed-forward layers")
     batch_norm: bool = True
     initial_projection: Literal["independent", "equal"] = Field(
         "equal", description="equal: both towers start as the same projection of the token average"
@@ -108,8 +108,8 @@ class LossConfig(Stage):
     threshold_cart: float = Field(0.8, ge=-1, le=1)
     threshold_purchase: float = Field(0.9, ge=-1, le=1)
     threshold_negative: float = Field(0.2, ge=-1, le=1)
-    in_batch_weight: float = Field(1.0, ge=0, description="weight of the in-batch negatives' part")
-    uniform_weight: float = Field(1.0, ge=0, description="weight of the uniform negatives' part")
+    in_batch_weight: float = Field(0.25, ge=0, description="weight of the in-batch negatives' part")
+    uniform_weight: float = Field(0.25, ge=0, description="weight of the uniform negatives' part")
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -238,7 +238,8 @@ def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected a mapping of stages to settings, got {type(settings).__name__}")
-    return str(path), settings
+    # A stage whose settings are all commented out reads as null.
+    return str(path), {stage: {} if value is None else value for stage, value in settings.items()}
 
 
 def _set_path(settings: dict[str, Any], path: list[str], value: Any, where: str) -> None:

@@ -30,7 +30,8 @@ from uepp.model.towers import TwoTower, build_two_tower
 from uepp.retrieval.export import open_export, rebuild_index, write_export
 from uepp.training.trainer import choose_strategy, fit, restore
 
-OPPONENTS = ("bm25", "bm25_stemmed", "bm25_plain", "category_popularity", "popularity")
+_BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
+OPPONENTS = (*_BM25S, "category_popularity", "popularity")
 """Systems that `--against` takes."""
 
 
@@ -177,12 +178,24 @@ def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
         )
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
+    if resume:
+        _refuse_changes(load_config(str(run_dir / "config.yaml")), config, run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
     if not resume:
         write_json(
             run_dir / "run.json", {"run_id": uuid.uuid4().hex, "created": datetime.now().astimezone().isoformat()}
         )
+
+
+def _refuse_changes(old: Config, new: Config, run_dir: Path) -> None:
+    """A resumed run keeps what its checkpoint and features were made with."""
+    for stage in ("marketplace", "data", "features", "model", "loss"):
+        if getattr(old, stage) != getattr(new, stage):
+            raise InputError(
+                f"{run_dir}: --resume with other {stage} settings; only training.*, export.* and "
+                "evaluation.* may change in a run, start a new one with --run"
+            )
 
 
 def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
@@ -223,7 +236,7 @@ def _tune_bm25(products: pa.Table, selection: Requests) -> dict[str, Any]:
 def _opponents(against: Sequence[str] | None, products: pa.Table) -> tuple[str, ...]:
     if against is None:
         has_categories = products.column("category").null_count < products.num_rows
-        return OPPONENTS[:4] if has_categories else OPPONENTS[:3]
+        return (*_BM25S, "category_popularity") if has_categories else _BM25S
     for name in against:
         if name not in OPPONENTS:
             raise InputError(f"--against {name}: unknown system; known are {', '.join(OPPONENTS)}")

@@ -330,6 +330,30 @@ def test_requests_of_an_events_file_agree_with_the_oracle(log: list[Event], unse
         assert_histories(root / "out", [*training, *unseen], read(root / "out", "requests"), "timestamp")
 
 
+def test_an_event_in_both_sources_counts_once_and_a_double_one_twice(tmp_path: Path) -> None:
+    old = [
+        Event(-9, kind, "a", None if kind == "search" else "p0", "u", "s") for kind in ("search", "click", "purchase")
+    ]
+    training = [*old, *old, ANCHOR]
+    file = [*old, *training, Event(5, "purchase", "b", "p1", "u", "t")]
+    mined = mining.mine(write(tmp_path / "data", training), CONFIG, tmp_path / "cache")
+    write(tmp_path / "new", file)
+    mining.mine_requests(tmp_path / "new" / "events.parquet", mined, CONFIG, tmp_path / "out")
+    request = next(row for row in read(tmp_path / "out", "requests") if row["query"] == "b")
+    # Twice in training, three times in the file: three.
+    assert {
+        kind: request[f"{kind}_end"] - request[f"{kind}_begin"] for kind in ("searches", "clicks", "purchases")
+    } == {
+        "searches": 3,
+        "clicks": 3,
+        "purchases": 3,
+    }
+    # The file does not know the shop (there is no catalogue beside the histories); the training history does.
+    assert [row["shop_id"] for row in read(tmp_path / "out", "history_clicks") if row["user_id"] == "u"][:2] == [
+        "s0"
+    ] * 2
+
+
 def test_an_events_file_without_targets_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [Event(0, "click", "a", "p0")])
     with pytest.raises(InputError, match="no event is purchase; nothing to evaluate"):

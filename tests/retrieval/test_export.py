@@ -25,7 +25,18 @@ from uepp.retrieval.embed import embed_queries, load_tower, read_vectors, write_
 from uepp.retrieval.export import open_export, rebuild_index, write_export
 from uepp.retrieval.index import read_index, search_exact
 
-QUERIES = ["red lamp", "RED Lamp!", "", "  ", "zzz unheard of", "Stühle für Kinder", "赤い ランプ", "👟", "\x00", "lamp " * 2_000]
+QUERIES = [
+    "red lamp",
+    "RED Lamp!",
+    "",
+    "  ",
+    "zzz unheard of",
+    "Stühle für Kinder",
+    "赤い ランプ",
+    "👟",
+    "\x00",
+    "lamp " * 2_000,
+]
 FIELDS = ("title", "tags", "category", "attributes", "description")
 ODD_PRODUCTS = {
     "title": ["Handmade red lamp", "", "Ünïcödé 赤い ランプ 👟", "long title " * 1_000, "mug"],
@@ -284,7 +295,9 @@ def test_a_failing_export_leaves_the_old_one(
 # Damage
 
 
-@pytest.mark.parametrize("name", ["vectors/part-00000.npy", "index.faiss", "tokens.txt", "product_tower/saved_model.pb"])
+@pytest.mark.parametrize(
+    "name", ["vectors/part-00000.npy", "index.faiss", "tokens.txt", "product_tower/saved_model.pb"]
+)
 def test_one_flipped_bit_is_noticed(copy: Path, name: str) -> None:
     damaged = copy / "export" / name
     content = bytearray(damaged.read_bytes())

@@ -125,6 +125,8 @@ def test_a_written_index_answers_the_same(family: str, tmp_path: Path) -> None:
     vectors, queries = unit_vectors(200, 8, 1), unit_vectors(10, 8, 2)
     index = build_index(vectors, ExportConfig.model_validate({"index": family}))
     write_index(index, tmp_path / "index.faiss")
-    for one, other in zip(read_index(tmp_path / "index.faiss").search(queries, 7), index.search(queries, 7), strict=True):
+    for one, other in zip(
+        read_index(tmp_path / "index.faiss").search(queries, 7), index.search(queries, 7), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     assert [file.name for file in tmp_path.iterdir()] == ["index.faiss"]

@@ -27,7 +27,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Requests:
-    """R requests (DESIGN §3.5).
+    """R requests (docs/architecture.md, "windows").
 
     Attributes:
         queries: [R] texts.

@@ -1,4 +1,4 @@
-"""The resident catalogue: every product's token ids in memory-mapped columns, made once (DESIGN decision 3).
+"""The resident catalogue: every product's token ids in memory-mapped columns, made once.
 
 Row order is the product index everywhere: by `created_at` (unknown first), then `product_id`. So the
 catalogue as of a moment is a prefix of the rows.

@@ -1,7 +1,7 @@
 """Training batches: ids in, in an order that is a pure function of (seed, step).
 
 A batch is never state: element e of the stream can be made at any time by any process, so a resumed
-run meets the examples it would have met (DESIGN decision 7).
+run meets the examples it would have met.
 """
 
 from dataclasses import dataclass

@@ -96,7 +96,8 @@ class Tokenizer:
 
     def attributes(self, text: tf.Tensor) -> tf.RaggedTensor:
         """A token for each `key: value` line (#attr_color_red) and the n-grams of the value."""
-        lines = tf.strings.split(text, "\n")
+        # Regular expressions match no bytes outside UTF-8, so those are replaced before lines are cut.
+        lines = tf.strings.split(tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace"), "\n")
         flat = tf.boolean_mask(lines.values, tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
         row_of_line = tf.boolean_mask(lines.value_rowids(), tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
         pair = tf.strings.regex_replace(normalize(tf.strings.regex_replace(flat, ":.*", "")), " ", "_")

@@ -57,11 +57,11 @@ class Vocabulary:
 
     def lookup_table(self) -> tf.lookup.StaticVocabularyTable:
         """Token strings to ids in the graph; travels inside a SavedModel."""
-        keys = tf.constant(self.tokens, tf.string)
-        ids = tf.range(len(self.tokens), dtype=tf.int64)
-        return tf.lookup.StaticVocabularyTable(
-            tf.lookup.KeyValueTensorInitializer(keys, ids), self.num_oov_buckets, lookup_key_dtype=tf.string
-        )
+        known = None  # a table without keys cannot be made; without tokens, everything is hashed
+        if self.tokens:
+            ids = tf.range(len(self.tokens), dtype=tf.int64)
+            known = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens, tf.string), ids)
+        return tf.lookup.StaticVocabularyTable(known, self.num_oov_buckets, lookup_key_dtype=tf.string)
 
 
 class VocabularyCounter:

@@ -76,7 +76,7 @@ class Tower(tf.keras.layers.Layer):
             self._projection = tf.keras.layers.Dense(output_dim, kernel_initializer=initializer)
 
     def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Feature dictionary to unit vectors, float32 [R, d]; no features at all give a zero vector."""
+        """Feature dictionary to unit vectors, float32 [R, d]; a row without features gives zeros."""
         pooled = tf.concat([encoder(features) for encoder in self._encoders], axis=1)
         output = self._linear(pooled) if self._linear is not None else 0.0
         if self._projection is not None:
@@ -84,7 +84,9 @@ class Tower(tf.keras.layers.Layer):
             for layer in self._hidden:
                 hidden = layer(hidden, training=training)
             output += self._projection(hidden)
-        return tf.math.l2_normalize(output, axis=1)
+        # Without features only the bias would be left: an arbitrary direction, with a gradient of 1 / ε at the start.
+        has_features = tf.reduce_any(pooled != 0, axis=1, keepdims=True)
+        return tf.math.l2_normalize(tf.where(has_features, output, 0.0), axis=1)
 
 
 class TwoTower(tf.keras.Model):

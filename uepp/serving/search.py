@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
+import tensorflow as tf
 
 from uepp.errors import InputError
+from uepp.features.text import normalize
 from uepp.retrieval.embed import embed_queries, load_tower
 from uepp.retrieval.export import open_export
 from uepp.retrieval.index import read_index
@@ -48,9 +49,9 @@ class Searcher:
         """
         if k < 1:
             raise InputError(f"--k {k}: must be at least 1")
-        vectors = embed_queries(self._query_tower, [query])
-        if not np.any(vectors):
+        if not normalize(tf.constant(query)).numpy():
             raise InputError(f"query {query!r}: no word in it; give letters or digits")
+        vectors = embed_queries(self._query_tower, [query])
         similarity, rows = self._index.search(vectors, min(k, self._products.num_rows))
         found = rows[0][rows[0] >= 0]  # an approximate index may return fewer, marked -1
         products = self._products.take(found).to_pylist()

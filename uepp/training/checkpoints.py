@@ -35,8 +35,12 @@ class Checkpoints:
         """Restore the newest checkpoint; variables made later get their values when they are made.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, it is damaged, or it is of another model.
         """
         if self.latest is None:
             raise InputError(f"{self._manager.directory}: no checkpoint to restore")
-        self._checkpoint.restore(self.latest).expect_partial()
+        try:
+            self._checkpoint.restore(self.latest).expect_partial()
+        except (ValueError, IndexError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.latest}: does not fit this configuration, or is damaged ({reason})") from None

@@ -6,7 +6,7 @@ import tensorflow_recommenders as tfrs
 from uepp.config import TrainingConfig
 from uepp.model.towers import TwoTower
 
-_INITIAL_ACCUMULATOR = 1e-9
+_INITIAL_ACCUMULATOR = 1e-7
 
 
 class _WarmUpThenDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
@@ -32,10 +32,13 @@ def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimiz
         model: its variables are split by kind at each step, so it may be built later.
         config: the two learning rates.
     """
-    # The accumulator starts near zero, so a row's first step has the size of the learning rate. Keras' default (0.1)
-    # is far above the squares of these gradients (averages over a batch and a bag) and would freeze the table.
+    # A row's first step has the size of the learning rate for gradients well above √1e-7 ≈ 3e-4, and is smaller for
+    # those below it (noise of a token that hardly matters). Keras' default of 0.1 is far above the squares of these
+    # gradients (averages over a batch and a bag) and would freeze the table.
     table = tf.keras.optimizers.Adagrad(
-        _WarmUpThenDecay(config.table_learning_rate, config), initial_accumulator_value=_INITIAL_ACCUMULATOR
+        _WarmUpThenDecay(config.table_learning_rate, config),
+        initial_accumulator_value=_INITIAL_ACCUMULATOR,
+        epsilon=0.0,
     )
     dense = tf.keras.optimizers.Adam(_WarmUpThenDecay(config.dense_learning_rate, config))
     parts = [(table, lambda: model.table_variables)]

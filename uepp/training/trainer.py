@@ -1,5 +1,6 @@
 """The training loop: `tfrs.Model` in Keras' `fit`, under a distribution strategy."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,18 +71,20 @@ class Trainer(tfrs.Model):
             masked_share=tf.cast(inputs["is_known_positive"], tf.float32),
         )
         loss = positive + settings.in_batch_weight * in_batch + settings.uniform_weight * uniform
-        return tf.reduce_mean(loss)
+        # Optimisers add up the gradients of all replicas, so each replica contributes its share of the global mean.
+        return tf.reduce_mean(loss) / tf.distribute.get_strategy().num_replicas_in_sync
 
     def _report(self, **values: tf.Tensor) -> None:
         for name, value in values.items():
             self._means[name].update_state(value)
 
 
-class _SaveCheckpoints(tf.keras.callbacks.Callback):
-    """Counts steps and saves every `every` of them, and at the end."""
+class _CountSteps(tf.keras.callbacks.Callback):
+    """Counts steps, saves every `every` of them and at the end, and stops after `last`."""
 
-    def __init__(self, checkpoints: Checkpoints, step: tf.Variable, every: int) -> None:
+    def __init__(self, checkpoints: Checkpoints, step: tf.Variable, every: int, last: int) -> None:
         super().__init__()
+        self._last = last
         self._checkpoints = checkpoints
         self._step = step
         self._every = every
@@ -90,6 +93,8 @@ class _SaveCheckpoints(tf.keras.callbacks.Callback):
         self._step.assign_add(1)
         if int(self._step) % self._every == 0:
             self._checkpoints.save()
+        if int(self._step) >= self._last:
+            self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         if int(self._step) % self._every:
@@ -109,7 +114,7 @@ def fit(
 
     Resume: 1. checkpoints hold weights, optimiser slots and the step; 2. the stream of batches is a
     function of (seed, element); 3. so a resumed run continues with the element after the last saved
-    step; 4. a run that already has all its steps trains no more.
+    step, or at the start when none was saved; 4. a run that already has all its steps trains no more.
 
     Args:
         build_model: makes the towers (called under the strategy's scope).
@@ -120,7 +125,7 @@ def fit(
         verbose: Keras' progress: 0 silent, 1 bar, 2 a line an epoch.
 
     Raises:
-        InputError: the batch size does not split over the replicas, or nothing to resume from.
+        InputError: the batch size does not split over the replicas.
     """
     settings = config.training
     strategy = choose_strategy()
@@ -136,26 +141,26 @@ def fit(
     checkpoints = Checkpoints(
         run_dir / "checkpoints", settings, model=trainer.two_tower, optimizer=trainer.optimizer, step=step
     )
-    if resume:
+    if resume and checkpoints.latest is not None:
         checkpoints.restore()
     done = int(step)
     if done >= settings.max_steps:
         return trainer.two_tower
 
+    # Keras counts whole epochs; the last one may be cut short by the callback.
+    steps_per_epoch = max(1, min(settings.checkpoint_every_steps, settings.max_steps // 10))
+    epochs = math.ceil((settings.max_steps - done) / steps_per_epoch)
+
     def replica_batches(_: tf.distribute.InputContext) -> tf.data.Dataset:
         return make_dataset(done * num_replicas, (settings.max_steps - done) * num_replicas)
 
-    dataset = strategy.distribute_datasets_from_function(replica_batches)
-    steps_per_epoch = max(1, min(settings.checkpoint_every_steps, settings.max_steps // 10))
-    remaining = settings.max_steps - done
-    epochs = max(1, round(remaining / steps_per_epoch))
     trainer.fit(
-        dataset,
-        steps_per_epoch=-(-remaining // epochs),
+        strategy.distribute_datasets_from_function(replica_batches),
+        steps_per_epoch=steps_per_epoch,
         epochs=epochs,
         verbose=verbose,
         callbacks=[
-            _SaveCheckpoints(checkpoints, step, settings.checkpoint_every_steps),
+            _CountSteps(checkpoints, step, settings.checkpoint_every_steps, settings.max_steps),
             tf.keras.callbacks.TensorBoard(run_dir / "logs", update_freq=100),
         ],
     )

@@ -1,0 +1,457 @@
+"""The command line: what it refuses, in one line each, and how it starts and prints."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uepp import cli
+from uepp.config import Config, save_config
+
+ROOT = Path(__file__).parents[1]
+DAY = datetime(2024, 5, 1, tzinfo=UTC)
+HEAVY = ("tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "faiss", "ibis", "duckdb", "skopt")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: arguments to (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(exit_info.value.code or 0), out, err
+
+    return run
+
+
+# Data sets with one thing wrong
+
+
+def products(**changes: Any) -> dict[str, Any]:
+    columns = {"product_id": ["1", "2"], "title": ["lamp", "mug"], "latitude": [1.0, None], "longitude": [2.0, None]}
+    return columns | changes
+
+
+def events(**changes: Any) -> dict[str, Any]:
+    columns = {
+        "timestamp": pa.array([DAY + timedelta(days=day) for day in range(10)], pa.timestamp("us", "UTC")),
+        "type": ["search", *["purchase"] * 9],
+        "query": ["lamp"] * 10,
+        "product_id": [None, *["1", "2", "1"] * 3],
+    }
+    return columns | changes
+
+
+def table(columns: dict[str, Any]) -> pa.Table:
+    return pa.table({name: values for name, values in columns.items() if values is not None})
+
+
+def data_set(directory: Path, products_: dict[str, Any] | None = None, events_: dict[str, Any] | None = None) -> Path:
+    directory.mkdir()
+    pq.write_table(table(products_ or products()), directory / "products.parquet")
+    pq.write_table(table(events_ or events()), directory / "events.parquet")
+    return directory
+
+
+def emptied(directory: Path, name: str) -> Path:
+    (data_set(directory) / name).write_bytes(b"")
+    return directory
+
+
+def truncated(directory: Path, name: str) -> Path:
+    file = data_set(directory) / name
+    file.write_bytes(file.read_bytes()[:-20])
+    return directory
+
+
+@dataclass(frozen=True)
+class BadData:
+    """What makes the data set, and what the line must name."""
+
+    make: Callable[[Path], Path]
+    expected: tuple[str, ...]
+
+
+BAD_DATA = {
+    "a missing column": BadData(lambda d: data_set(d, products(title=None)), ("products.parquet", "title")),
+    "a missing column of events": BadData(
+        lambda d: data_set(d, events_=events(query=None)), ("events.parquet", "missing column query")
+    ),
+    "a bad type": BadData(
+        lambda d: data_set(d, products(product_id=[1, 2])), ("products.parquet", "product_id", "int64", "string")
+    ),
+    "a duplicate product": BadData(
+        lambda d: data_set(d, products(product_id=["1", "1"])), ("products.parquet", "product_id", "row 1", "'1'")
+    ),
+    "an unknown product": BadData(
+        lambda d: data_set(d, events_=events(product_id=[None, "1", "77", *["1"] * 7])),
+        ("events.parquet", "product_id", "row 2", "'77'"),
+    ),
+    "NaN coordinates": BadData(
+        lambda d: data_set(d, products(latitude=[1.0, float("nan")], longitude=[2.0, 2.0])),
+        ("products.parquet", "latitude", "row 1", "nan", "-90 to 90"),
+    ),
+    "an unknown event type": BadData(
+        lambda d: data_set(d, events_=events(type=["search", *["bought"] * 9])),
+        ("events.parquet", "type", "row 1", "'bought'", "search, impression, click, cart, purchase"),
+    ),
+    "an empty file": BadData(lambda d: emptied(d, "events.parquet"), ("events.parquet", "0 bytes")),
+    "an empty catalogue": BadData(
+        lambda d: data_set(d, {name: pa.array(v, pa.string())[:0] for name, v in products().items() if name[0] in "pt"}),
+        ("products.parquet", "0 rows"),
+    ),
+    "a truncated file": BadData(lambda d: truncated(d, "products.parquet"), ("products.parquet", "truncated")),
+    "no such directory": BadData(lambda d: d, ("data", "no such directory")),
+    "a missing file": BadData(
+        lambda d: (data_set(d) / "events.parquet").unlink() or d, ("events.parquet", "no such file")
+    ),
+    "a broken dataset.json": BadData(
+        lambda d: (data_set(d) / "dataset.json").write_text("{") and d, ("dataset.json", "not a readable JSON")
+    ),
+    "an unknown end of training": BadData(
+        lambda d: (data_set(d) / "dataset.json").write_text('{"train_end": "May"}') and d, ("dataset.json", "'May'")
+    ),
+}  # fmt: skip
+
+
+def everything_below(directory: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
+        for path in directory.rglob("*")
+    }  # fmt: skip
+
+
+def assert_refused(result: tuple[int, str, str], expected: tuple[str, ...]) -> None:
+    """Exit code 2, nothing on stdout, and one last line on stderr that says what is wrong."""
+    code, out, err = result
+    lines = err.splitlines()
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    for part in expected:
+        assert part in lines[-1]
+
+
+@pytest.mark.parametrize("bad", BAD_DATA.values(), ids=BAD_DATA.keys())
+@pytest.mark.parametrize("command", ["validate", "train"])
+def test_bad_data_is_refused_and_nothing_written(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, command: str, bad: BadData
+) -> None:
+    data = bad.make(tmp_path / "data")
+    before = everything_below(tmp_path)
+    arguments = [data] if command == "validate" else ["demo", "--data", data, "--run", tmp_path / "run"]
+    result = call(command, *arguments)
+    assert_refused(result, bad.expected)
+    if command == "validate":
+        assert len(result[2].splitlines()) == 1
+    assert everything_below(tmp_path) == before
+
+
+def test_data_without_anything_to_learn_from_is_refused_and_nothing_written(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    data = data_set(tmp_path / "data", events_=events(type=["search", *["impression"] * 9]))
+    before = everything_below(tmp_path)
+    expected = ("events.parquet", "no click, cart or purchase in the example window")
+    assert_refused(call("train", "--data", data, "--run", tmp_path / "run"), expected)
+    assert everything_below(tmp_path) == before
+
+
+def test_quality_known_only_later_is_refused_and_nothing_written(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    late = pa.array([DAY + timedelta(days=9)] * 2, pa.timestamp("us", "UTC"))
+    data = data_set(tmp_path / "data", products(quality_rating=[1.0, 2.0], quality_as_of=late))
+    before = everything_below(tmp_path)
+    assert_refused(call("train", "--data", data, "--run", tmp_path / "run"), ("quality_as_of", "leakage"))
+    assert everything_below(tmp_path) == before
+
+
+def test_a_good_data_set_is_accepted(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """The data sets above are refused for what is wrong in them, not for something else."""
+    data = data_set(tmp_path / "data", products(colour=["red", "blue"]))
+    code, out, _ = call("validate", data, "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == {"products": 2, "events": 10}
+    code, out, _ = call("validate", data)
+    assert code == 0
+    assert "ignored unknown columns: colour" in out
+
+
+# Settings, runs, sources and destinations
+
+
+def yaml_file(directory: Path, text: str) -> Path:
+    (directory / "mine.yaml").write_text(text, encoding="utf-8")
+    return directory / "mine.yaml"
+
+
+def occupied(directory: Path) -> Path:
+    (directory / "occupied").mkdir()
+    (directory / "occupied" / "note.txt").write_text("mine")
+    return directory / "occupied"
+
+
+def trained(directory: Path) -> Path:
+    """What a trained run looks like to a command that has not opened its checkpoint yet."""
+    (directory / "trained" / "checkpoints").mkdir(parents=True)
+    save_config(Config(), directory / "trained" / "config.yaml")
+    (directory / "trained" / "run.json").write_text('{"run_id": "1", "mined": "key", "data": "elsewhere"}')
+    return directory / "trained"
+
+
+def started(directory: Path) -> Path:
+    """A run whose training never began."""
+    run = trained(directory)
+    (run / "run.json").write_text('{"run_id": "1"}')
+    return run
+
+
+def csv_file(directory: Path, header: str = "product_uid,product_title,search_term,relevance") -> Path:
+    (directory / "train.csv").write_text(f"{header}\n1,lamp,red lamp,3\n")
+    return directory / "train.csv"
+
+
+REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
+    "an unknown key": (
+        lambda d: ["train", yaml_file(d, "training: {max_stepz: 5}")],
+        ("mine.yaml", "training.max_stepz", "did you mean training.max_steps?"),
+    ),
+    "an unknown stage": (lambda d: ["train", yaml_file(d, "trainin: {}")], ("mine.yaml", "did you mean training?")),
+    "an unknown key of --set": (
+        lambda d: ["train", "--set", "training.max_stepz=5"],
+        ("training.max_stepz", "did you mean training.max_steps?"),
+    ),
+    "a wrong value": (lambda d: ["train", yaml_file(d, "training: {max_steps: 0}")], ("training.max_steps = 0", "1")),
+    "a wrong value of --set": (
+        lambda d: ["train", "--set", "training.max_steps=many"],
+        ("training.max_steps = 'many'", "integer"),
+    ),
+    "a wrong choice": (
+        lambda d: ["train", "--set", "data.relevant_types=[bought]"],
+        ("data.relevant_types", "'bought'", "'click', 'cart' or 'purchase'"),
+    ),
+    "a setting without a value": (lambda d: ["train", "--set", "training.max_steps"], ("training.max_steps", "=")),
+    "a setting that is not YAML": (lambda d: ["train", "--set", "data.path=[1"], ("data.path=[1", "YAML")),
+    "a setting below a setting": (lambda d: ["train", "--set", "data.path.x=1"], ("data.path",)),
+    "no such configuration": (lambda d: ["train", "dmo"], ("dmo", "demo")),
+    "a configuration that is no mapping": (lambda d: ["train", yaml_file(d, "- 1")], ("mine.yaml", "mapping")),
+    "a configuration that is not YAML": (lambda d: ["train", yaml_file(d, "a: [")], ("mine.yaml", "YAML")),
+    "resume without --run": (lambda d: ["train", "--resume"], ("--resume", "--run")),
+    "resume without a run": (lambda d: ["train", "--resume", "--run", d / "none"], ("none", "nothing to resume")),
+    "resume of another directory": (
+        lambda d: ["train", "--resume", "--run", occupied(d)], ("occupied", "nothing to resume")
+    ),
+    "resume with another model": (
+        lambda d: ["train", "--resume", "--run", trained(d), "--set", "model.output_dim=7"], ("trained", "model")
+    ),
+    "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
+    "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),
+    "search of no run": (lambda d: ["search", d / "none", "lamp"], ("none", "not a run directory")),
+    "search of another directory": (lambda d: ["search", occupied(d), "lamp"], ("occupied", "not a run directory")),
+    "search before export": (lambda d: ["search", trained(d), "lamp"], ("trained", "no export yet")),
+    "no results wanted": (lambda d: ["search", trained(d), "lamp", "--k", "0"], ("--k 0", "at least 1")),
+    "fewer than no results wanted": (lambda d: ["search", trained(d), "lamp", "--k", "-3"], ("--k -3", "at least 1")),
+    "evaluation of another directory": (lambda d: ["evaluate", occupied(d)], ("occupied", "not a run directory")),
+    "evaluation before export": (lambda d: ["evaluate", trained(d)], ("trained", "no export yet")),
+    "export of another directory": (lambda d: ["export", occupied(d)], ("occupied", "not a run directory")),
+    "export before training": (lambda d: ["export", started(d)], ("trained", "has not been trained")),
+    "export without its data": (lambda d: ["export", trained(d)], ("elsewhere",)),
+    "an unknown index": (lambda d: ["export", trained(d), "--index", "foo"], ("'foo'", "'flat' or 'hnsw'")),
+    "an unknown index of another directory": (
+        lambda d: ["export", occupied(d), "--index", "foo"], ("occupied", "not a run directory")
+    ),
+    "an unknown adapter": (
+        lambda d: ["import", "amazon", csv_file(d), d / "new"], ("amazon", "home-depot", "open-ecommerce")
+    ),
+    "a missing source": (lambda d: ["import", "home-depot", d / "none", d / "new"], ("none", "no such file")),
+    "a source with other columns": (
+        lambda d: ["import", "open-ecommerce", csv_file(d), d / "new"], ("train.csv", "missing column")
+    ),
+    "a source without a grade": (
+        lambda d: ["import", "home-depot", csv_file(d, "product_uid,product_title,search_term,grade"), d / "new"],
+        ("train.csv", "relevance"),
+    ),
+    "an occupied destination": (
+        lambda d: ["import", "home-depot", csv_file(d), occupied(d)], ("occupied", "not an empty directory")
+    ),
+    "a share above 1": (
+        lambda d: ["import", "home-depot", csv_file(d), d / "new", "--eval-fraction", "1.5"], ("1.5", "0 to 1")
+    ),
+    "a share where there is none": (
+        lambda d: ["import", "open-ecommerce", csv_file(d), d / "new", "--eval-fraction", "0.5"], ("--eval-fraction",)
+    ),
+    "an occupied place for a marketplace": (lambda d: ["generate", occupied(d)], ("occupied", "not empty")),
+    "too few products": (lambda d: ["generate", d / "new", "--products", "3"], ("num_products = 3", "50")),
+    "too few events": (lambda d: ["generate", d / "new", "--events", "3"], ("num_events = 3", "1000")),
+    "a negative seed": (lambda d: ["generate", d / "new", "--seed", "-1"], ("seed = -1",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input_is_refused_and_nothing_written(
+    call: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: Callable[[Path], list[object]],
+    expected: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = arguments(tmp_path)
+    before = everything_below(tmp_path)
+    assert_refused(call(*made), expected)
+    assert everything_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serch"], ["search"], ["search", "run"], ["search", "run", "lamp", "--k", "ten"], ["train", "--sett", "a.b=1"],
+     ["generate", "new", "--products", "many"]],
+)  # fmt: skip
+def test_wrong_usage_has_exit_code_2(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage:" in err
+    assert everything_below(tmp_path) == {}
+
+
+# What is printed
+
+
+@dataclass(frozen=True)
+class _Hit:
+    product_id: str
+    title: str
+    similarity: float
+
+
+_HITS = [
+    _Hit("007", "Ring [gift] [/bold] :heart: für 赤い", 0.98765),
+    _Hit("8", " ".join(f"word{number}" for number in range(80)), -0.5),
+]
+
+
+@pytest.fixture
+def stub_search(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A search that prints as chattily as TensorFlow may, and finds two titles that are hard to print."""
+    from uepp.serving import search
+
+    class Searcher:
+        def __init__(self, run_dir: Path) -> None:
+            print(f"loading {run_dir}")
+
+        def search(self, query: str, k: int) -> list[_Hit]:
+            print(f"searching {query}")
+            return _HITS[:k]
+
+    monkeypatch.setattr(search, "Searcher", Searcher)
+    yield
+
+
+@pytest.mark.usefixtures("stub_search")
+def test_titles_are_printed_as_they_are_one_a_line(call: Callable[..., tuple[int, str, str]]) -> None:
+    """Square brackets and colons in a title are text, and no line is broken where a pipe would count it twice."""
+    code, out, _ = call("search", "run", "ring")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 2
+    for line, hit, similarity in zip(lines, _HITS, ("0.988", "-0.500"), strict=True):
+        assert line.split() == [similarity, *hit.title.split(), hit.product_id]
+
+
+@pytest.mark.usefixtures("stub_search")
+def test_json_is_all_that_is_on_stdout(call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = call("search", "run", "ring", "--k", "1", "--json")
+    assert code == 0
+    assert json.loads(out) == {"query": "ring", "hits": [vars(_HITS[0])]}
+    assert "searching ring" in err
+
+
+def test_a_marketplace_is_generated(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    data = tmp_path / "market"
+    code, out, _ = call("generate", data, "--products", "50", "--events", "1000", "--seed", "3")
+    assert code == 0
+    assert f"uepp train --data {data}" in out.replace("\n", "")
+    assert json.loads((data / "dataset.json").read_text())["seed"] == 3
+    assert call("validate", data)[0] == 0
+
+
+def test_an_import_states_licence_and_protocol(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = call("import", "home-depot", csv_file(tmp_path), tmp_path / "new", "--eval-fraction", "1")
+    assert code == 0
+    assert "Licence: Home Depot" in out
+    assert "Protocol: Grades become events" in out
+    assert call("validate", tmp_path / "new")[0] == 0
+
+
+def test_a_path_is_printed_in_one_piece(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """Who copies the next command from the screen, or cuts it out in a script, needs its path unbroken."""
+    data = tmp_path / ("long-" * 20) / "[b]market"
+    code, out, _ = call("generate", data, "--products", "50", "--events", "1000")
+    assert code == 0
+    assert out == f"Data set: {data}\nNext: uepp train --data {data}\n"
+
+
+# How it starts
+
+
+def fresh(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['uepp', '--help']\nimport uepp.cli\n"
+        "try:\n    uepp.cli.main()\nexcept SystemExit as exit:\n    assert not exit.code\n"
+        f"print('heavy:', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    begin = time.perf_counter()
+    finished = fresh("-c", code)
+    print(f"uepp --help in a fresh process: {time.perf_counter() - begin:.2f} s")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines()[-1] == "heavy: []"
+    for command in ("train", "export", "evaluate", "search", "generate", "import", "validate"):
+        assert f" {command} " in finished.stdout
+
+
+def test_a_bad_configuration_imports_nothing_heavy(call: Callable[..., tuple[int, str, str]]) -> None:
+    code = (
+        "import sys; sys.argv = ['uepp', 'train', '--set', 'training.max_stepz=5']\nimport uepp.cli\n"
+        "try:\n    uepp.cli.main()\nexcept SystemExit as exit:\n    assert exit.code == 2\n"
+        f"print('heavy:', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    finished = fresh("-c", code)
+    assert finished.stdout == "heavy: []\n"
+    assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("script", "option"), [("train.py", "--resume"), ("export.py", "--index")])
+def test_the_scripts_at_the_top_are_the_commands(script: str, option: str) -> None:
+    finished = fresh(ROOT / script, "--help")
+    assert finished.returncode == 0, finished.stderr
+    assert option in finished.stdout
+    refused = fresh(ROOT / script, "--no-such-option")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_the_version(call: Callable[..., tuple[int, str, str]]) -> None:
+    import uepp
+
+    assert call("--version")[:2] == (0, f"uepp {uepp.__version__}\n")
