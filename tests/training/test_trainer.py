@@ -195,9 +195,15 @@ def test_exactly_max_steps_are_taken(
     assert not [message for message in keras_log if "ran out of data" in message]
 
 
-def test_nothing_to_resume(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no checkpoint to restore"):
-        Run(toy, configured(toy)).fit(tmp_path, resume=True)
+def test_a_run_without_checkpoint_resumes_at_the_start(toy: Toy, tmp_path: Path) -> None:
+    """A run that was stopped before its first checkpoint can still be resumed."""
+    run = Run(toy, configured(toy, max_steps=3))
+    run.fit(tmp_path, resume=True)
+    assert run.asked[-1] == (0, 3)
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_nothing_to_restore(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint to restore"):
         trainer.restore(Run(toy, configured(toy)).build, configured(toy), tmp_path)
     assert not saved_steps(tmp_path)

@@ -1,0 +1,445 @@
+"""The main job on a tiny generated marketplace: from nothing to a run that is searched and evaluated, by command."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+import yaml
+
+from uepp import cli
+
+SETTINGS = {
+    "marketplace": {"num_products": 300, "num_events": 12_000, "seed": 1},
+    "features": {"groups": [["title", "tags"], ["category", "attributes"]], "num_oov_buckets": 50},
+    "model": {"token_dim": 16, "output_dim": 16},
+    "training": {"max_steps": 10, "batch_size": 32, "num_uniform_negatives": 16, "checkpoint_every_steps": 5},
+}
+SEGMENTS = ("all", "head", "torso", "tail", "non_repeat")
+BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: exit code and the two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(streams: Any, *arguments: object) -> Outcome:
+    """A command in this process; nothing but the command line is patched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+    out, err = streams.readouterr()
+    return Outcome(int(exit_info.value.code or 0), out, err)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    return lambda *arguments: run_command(capsys, *arguments)
+
+
+class _Streams:
+    """Stands in for capsys, which a fixture of the module cannot have."""
+
+    def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
+        self._files = [(directory / name).open("w+", encoding="utf-8") for name in ("out", "err")]
+        for name, file in zip(("stdout", "stderr"), self._files, strict=True):
+            patch.setattr(sys, name, file)
+
+    def readouterr(self) -> tuple[str, str]:
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return texts[0], texts[1]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The run, the data set that was generated beside it, and what the command printed."""
+
+    run: Path
+    data: Path
+    config: Path
+    outcome: Outcome
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.run / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """`uepp train CONFIG --run RUN`, as a newcomer would call it."""
+    root = tmp_path_factory.mktemp("job")
+    config = root / "tiny.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    run = root / "runs" / "Straße 1"
+    with pytest.MonkeyPatch.context() as patch:
+        outcome = run_command(_Streams(root, patch), "train", config, "--run", run)
+    assert outcome.code == 0, outcome.err
+    return Job(run, root / "runs" / "marketplace-300-12000-1", config, outcome)
+
+
+@pytest.fixture
+def copy(job: Job, tmp_path: Path) -> Path:
+    """A run of its own, to change."""
+    shutil.copytree(job.run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def everything_below(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def vectors_of(run: Path) -> np.ndarray:
+    return np.concatenate([np.load(path) for path in sorted((run / "export" / "vectors").iterdir())])
+
+
+# The run
+
+
+def test_the_main_job_ends_with_a_table_the_run_and_the_next_command(job: Job, call: Callable[..., Outcome]) -> None:
+    """The command to try next is taken from the screen as it stands, and works."""
+    lines = [line for line in job.outcome.out.splitlines() if line]
+    for part in ("R@10 ", "R@100 ", "R@1000 ", "UEPPR", "BM25, tuned", " all ", " head ", " tail "):
+        assert any(part in line for line in lines), part
+    assert any(str(job.run) in line for line in lines)
+    program, *arguments = shlex.split(lines[-1].removeprefix("Next: "))
+    assert (program, arguments[0]) == ("uepp", "search")
+    outcome = call(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.out.splitlines()) == 10
+
+
+def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
+    names = {path.name for path in job.run.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.json", "logs", "export"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    exported = {path.name for path in (job.run / "export").iterdir()}
+    towers = {"query_tower", "product_tower"}
+    assert towers | {"product_ids.parquet", "vectors", "index.faiss", "serving.json", "manifest.json"} <= exported
+    assert list((job.run / "logs").rglob("events.out.tfevents.*"))
+    assert tf.train.latest_checkpoint(str(job.run / "checkpoints")).endswith("ckpt-10")
+    assert (job.run / "checkpoints" / "ckpt-5.index").is_file()
+    resolved = yaml.safe_load((job.run / "config.yaml").read_text())
+    for stage, settings in SETTINGS.items():
+        assert {key: resolved[stage][key] for key in settings} == settings
+    manifest = json.loads((job.run / "export" / "manifest.json").read_text())
+    assert manifest["run_id"] == json.loads((job.run / "run.json").read_text())["run_id"] == job.metrics["run_id"]
+
+
+def assert_shape(metrics: dict[str, Any], systems: tuple[str, ...]) -> None:
+    """The stable shape: system → segment → recall@K and counts; null where a segment is empty."""
+    assert set(metrics["systems"]) == set(systems)
+    for scores in metrics["systems"].values():
+        assert set(scores) == set(SEGMENTS)
+        for segment, values in scores.items():
+            recalls = [values[f"recall@{k}"] for k in (10, 100, 1000)]
+            assert set(values) == {"recall@10", "recall@100", "recall@1000", "num_queries", "num_requests"}
+            if values["num_requests"]:
+                assert 0 <= recalls[0] <= recalls[1] <= recalls[2] <= 1, segment
+                assert 0 < values["num_queries"] <= values["num_requests"]
+            else:
+                assert recalls == [None] * 3
+        assert sum(scores[name]["num_requests"] for name in ("head", "torso", "tail")) == metrics["num_requests"]
+        assert scores["all"]["num_requests"] == metrics["num_requests"] > 0
+
+
+def test_metrics_have_the_agreed_shape(job: Job) -> None:
+    assert_shape(job.metrics, ("uepp", *BM25S, "category_popularity"))
+    assert job.metrics["num_requests"] > 10
+    assert job.metrics["num_days"] <= 5
+    assert job.metrics["missing_target_share"] == 0
+    for scores in job.metrics["systems"].values():
+        assert scores["all"]["recall@1000"] > 0
+
+
+def test_the_recall_of_the_run_is_that_of_a_loop_over_its_export(job: Job) -> None:
+    """From the events, the query tower and the vectors alone: no index, no baselines, no mined tables."""
+    train_end = datetime.fromisoformat(json.loads((job.data / "dataset.json").read_text())["train_end"])
+    products = pq.read_table(job.run / "export" / "products.parquet", columns=["product_id", "created_at"]).to_pylist()
+    vectors = vectors_of(job.run)
+    columns = ["timestamp", "session_id", "user_id", "query", "type", "product_id"]
+    first: dict[Any, datetime] = {}
+    bought: dict[Any, set[str]] = {}
+    for event in pq.read_table(job.data / "events.parquet", columns=columns).to_pylist():
+        day = (event["timestamp"] - train_end).days
+        key = (event["session_id"], event["user_id"], event["query"])
+        first[key] = min(first.get(key, event["timestamp"]), event["timestamp"])
+        if event["type"] == "purchase" and 2 <= day < 7:
+            bought.setdefault(key, set()).add(event["product_id"])
+    bought = {key: wanted for key, wanted in bought.items() if 2 <= (first[key] - train_end).days < 7}
+    tower = tf.saved_model.load(str(job.run / "export" / "query_tower"))
+    by_day: dict[int, list[float]] = {}
+    for key, wanted in bought.items():
+        embedding = tower.signatures["serving_default"](query=tf.constant([key[2]]))["embedding"].numpy()[0]
+        day = (first[key] - train_end).days
+        last_moment = train_end.timestamp() + (day + 1) * 86_400
+        there = [
+            row for row, product in enumerate(products)
+            if product["created_at"] is None or product["created_at"].timestamp() < last_moment
+        ]  # fmt: skip
+        ranked = sorted(there, key=lambda row: -float(vectors[row] @ embedding))
+        found = {products[row]["product_id"] for row in ranked[:10]}
+        by_day.setdefault(day, []).append(len(found & wanted) / len(wanted))
+    expected = np.mean([np.mean(values) for values in by_day.values()])
+    assert job.metrics["num_requests"] == len(bought)
+    assert 0 < expected < 1
+    assert job.metrics["systems"]["uepp"]["all"]["recall@10"] == pytest.approx(expected, abs=1e-3)
+
+
+# Again
+
+
+def test_evaluating_again_gives_the_same_numbers(job: Job, copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With what libraries write past Python on standard output, too: only the JSON is there."""
+    outcome = run_command(capfd, "evaluate", copy, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) == job.metrics
+    assert json.loads((copy / "metrics.json").read_text()) == job.metrics
+
+
+def test_the_same_data_elsewhere_gives_the_same_numbers(
+    job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]
+) -> None:
+    shutil.copytree(job.data, tmp_path / "other")
+    outcome = call("evaluate", copy, "--data", tmp_path / "other", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) == job.metrics
+    assert (copy / "metrics.json").read_bytes() == (job.run / "metrics.json").read_bytes()
+
+
+def test_exporting_again_from_the_checkpoint_gives_the_same_metrics(
+    job: Job, copy: Path, call: Callable[..., Outcome]
+) -> None:
+    shutil.rmtree(copy / "export")
+    exported = call("export", copy)
+    assert exported.code == 0, exported.err
+    assert str(copy / "export") in exported.out.replace("\n", "")
+    np.testing.assert_array_equal(vectors_of(copy), vectors_of(job.run))
+    assert json.loads(call("evaluate", copy, "--json").out) == job.metrics
+
+
+def test_a_run_goes_on_where_it_stopped(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("train", "--run", copy, "--resume", "--set", "training.max_steps=15", "--json")
+    assert outcome.code == 0, outcome.err
+    assert tf.train.latest_checkpoint(str(copy / "checkpoints")).endswith("ckpt-15")
+    assert yaml.safe_load((copy / "config.yaml").read_text())["training"]["max_steps"] == 15
+    metrics = json.loads(outcome.out)
+    assert metrics == json.loads((copy / "metrics.json").read_text())
+    assert metrics["run_id"] == job.metrics["run_id"]
+    assert metrics["num_requests"] == job.metrics["num_requests"]
+    assert np.abs(vectors_of(copy) - vectors_of(job.run)).max() > 1e-6
+
+
+def test_a_finished_run_is_not_started_over(job: Job, call: Callable[..., Outcome]) -> None:
+    before = everything_below(job.run)
+    outcome = call("train", job.config, "--run", job.run)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {job.run}: not empty; give --resume")
+    assert everything_below(job.run) == before
+
+
+# Another index
+
+
+def test_another_index_keeps_the_run_and_its_metrics(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("export", copy, "--index", "hnsw")
+    assert outcome.code == 0, outcome.err
+    assert yaml.safe_load((copy / "config.yaml").read_text())["export"]["index"] == "hnsw"
+    assert json.loads((copy / "export" / "serving.json").read_text())["index"]["index"] == "hnsw"
+    assert json.loads(call("evaluate", copy, "--json").out) == job.metrics
+
+
+# Events that the run has not seen
+
+
+def requests_with_a_purchase(events: pa.Table) -> int:
+    """Distinct (session, user, query) that bought something."""
+    bought = events.filter(pc.equal(events["type"], "purchase"))
+    return bought.select(["session_id", "user_id", "query"]).group_by(["session_id", "user_id", "query"]).aggregate(
+        []
+    ).num_rows  # fmt: skip
+
+
+def evaluated(outcome: Outcome, run: Path) -> dict[str, Any]:
+    """The metrics on stdout, which are also in a file of their own."""
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads(outcome.out)
+    (stored,) = (run / "evaluations").glob("*/metrics.json")
+    assert json.loads(stored.read_text(encoding="utf-8")) == metrics
+    return metrics
+
+
+def test_the_runs_own_events_file(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    """Every request of the file counts, not only those of the report window."""
+    metrics = evaluated(call("evaluate", copy, "--events", job.data / "events.parquet", "--json"), copy)
+    assert_shape(metrics, ("uepp", *BM25S, "category_popularity"))
+    assert metrics["num_requests"] == requests_with_a_purchase(pq.read_table(job.data / "events.parquet"))
+    assert metrics["num_requests"] > job.metrics["num_requests"]
+    assert metrics["missing_target_share"] == 0
+    assert (copy / "metrics.json").read_bytes() == (job.run / "metrics.json").read_bytes()
+
+
+def report_events(job: Job) -> pa.Table:
+    events = pq.read_table(job.data / "events.parquet")
+    first_day = pa.scalar(pc.max(events["timestamp"]).as_py().replace(hour=0, minute=0, second=0, microsecond=0))
+    return events.filter(pc.greater_equal(events["timestamp"], first_day.cast(events["timestamp"].type)))
+
+
+def test_products_that_the_catalogue_lacks_are_counted_misses(
+    job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]
+) -> None:
+    events = report_events(job)
+    pq.write_table(events, tmp_path / "known.parquet")
+    known = json.loads(call("evaluate", copy, "--events", tmp_path / "known.parquet", "--against", "", "--json").out)
+    renamed = pc.if_else(pc.is_valid(events["product_id"]), "unknown", pa.scalar(None, pa.string()))
+    strangers = events.set_column(events.schema.get_field_index("product_id"), "product_id", renamed)
+    others = pc.binary_join_element_wise(events["session_id"], "x", "")
+    strangers = strangers.set_column(events.schema.get_field_index("session_id"), "session_id", others)
+    pq.write_table(pa.concat_tables([events, strangers]), tmp_path / "half.parquet")
+    outcome = call("evaluate", copy, "--events", tmp_path / "half.parquet", "--against", "", "--json")
+    assert outcome.code == 0, outcome.err
+    half = json.loads(outcome.out)
+    assert half["num_requests"] == 2 * known["num_requests"] > 0
+    lost = half["missing_target_share"]
+    assert 0.3 < lost <= 0.5
+    assert f"{lost:.1%} of targets not in the catalogue" in outcome.err
+    for k in (10, 100, 1000):
+        name = f"recall@{k}"
+        recall = known["systems"]["uepp"]["all"][name]
+        assert half["systems"]["uepp"]["all"][name] == pytest.approx(recall / 2, abs=1e-9)
+    assert known["systems"]["uepp"]["all"]["recall@1000"] > 0
+
+
+def test_events_without_any_optional_column(job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]) -> None:
+    events = report_events(job).select(["timestamp", "type", "query", "product_id"])
+    pq.write_table(events, tmp_path / "few.parquet")
+    metrics = evaluated(call("evaluate", copy, "--events", tmp_path / "few.parquet", "--json"), copy)
+    assert_shape(metrics, ("uepp", *BM25S, "category_popularity"))
+    bought = events.filter(pc.equal(events["type"], "purchase"))
+    # without session and user, a request is a query at a moment
+    assert metrics["num_requests"] == len({(e["timestamp"], e["query"]) for e in bought.to_pylist()})
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda e: e.drop_columns(["query"]), ("missing column query",)),
+        (lambda e: e.drop_columns(["type"]).append_column("type", pa.array(["bought"] * len(e))), ("'bought'",)),
+        (lambda e: e.slice(0, 0), ("0 rows",)),
+        (lambda e: e.filter(pc.equal(e["type"], "click")), ("purchase", "nothing to evaluate")),
+    ],
+    ids=["missing column", "unknown type", "no rows", "nothing relevant"],
+)
+def test_events_that_cannot_be_evaluated_are_refused_and_nothing_written(
+    job: Job, tmp_path: Path, call: Callable[..., Outcome], change: Callable[[pa.Table], pa.Table], expected: tuple[str]
+) -> None:
+    pq.write_table(change(report_events(job)), tmp_path / "bad.parquet")
+    before = everything_below(job.run), sorted(job.run.rglob("*"))
+    outcome = call("evaluate", job.run, "--events", tmp_path / "bad.parquet")
+    assert (outcome.code, outcome.out) == (2, "")
+    lines = outcome.err.splitlines()
+    assert lines[-1].startswith(f"error: {tmp_path / 'bad.parquet'}: ")
+    assert all(part in lines[-1] for part in expected)
+    assert (everything_below(job.run), sorted(job.run.rglob("*"))) == before
+
+
+def test_data_and_events_exclude_each_other(job: Job, call: Callable[..., Outcome]) -> None:
+    outcome = call("evaluate", job.run, "--data", job.data, "--events", job.data / "events.parquet")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: --data and --events")
+
+
+# Opponents
+
+
+def test_chosen_opponents(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("evaluate", copy, "--against", "popularity, bm25_plain", "--json")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads(outcome.out)
+    assert_shape(metrics, ("uepp", "popularity", "bm25_plain"))
+    for name in ("uepp", "bm25_plain"):
+        assert metrics["systems"][name] == job.metrics["systems"][name]
+
+
+def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) -> None:
+    before = everything_below(job.run)
+    outcome = call("evaluate", job.run, "--against", "bm25,elastic")
+    assert (outcome.code, outcome.out) == (2, "")
+    message = outcome.err.splitlines()[-1]
+    assert message.startswith("error: --against elastic: unknown system; known are ")
+    assert all(name in message for name in (*BM25S, "category_popularity", "popularity"))
+    assert everything_below(job.run) == before
+
+
+# Search
+
+
+def test_search_prints_titles_with_scores(job: Job, call: Callable[..., Outcome]) -> None:
+    products = pq.read_table(job.data / "products.parquet", columns=["product_id", "title"]).to_pylist()
+    titles = {product["product_id"]: product["title"] for product in products}
+    outcome = call("search", job.run, "gold ring", "--k", "5")
+    assert outcome.code == 0, outcome.err
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert len(lines) == 5
+    for _, *title, product_id in lines:
+        assert title == titles[product_id].split()
+    scores = [float(score) for score, *_ in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= score <= 1 for score in scores)
+
+
+def test_search_json_is_the_export_searched_by_hand(job: Job, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run_command(capfd, "search", job.run, "gold ring", "--k", "400", "--json")
+    assert outcome.code == 0, outcome.err
+    answer = json.loads(outcome.out)
+    assert answer["query"] == "gold ring"
+    assert len(answer["hits"]) == 300
+    tower = tf.saved_model.load(str(job.run / "export" / "query_tower"))
+    embedding = tower.signatures["serving_default"](query=tf.constant(["gold ring"]))["embedding"].numpy()[0]
+    vectors = vectors_of(job.run)
+    ids = pq.read_table(job.run / "export" / "product_ids.parquet")["product_id"].to_pylist()
+    expected = dict(zip(ids, (vectors @ embedding).tolist(), strict=True))
+    for hit in answer["hits"]:
+        assert set(hit) == {"product_id", "title", "similarity"}
+        assert hit["similarity"] == pytest.approx(expected[hit["product_id"]], abs=1e-5)
+    similarities = [hit["similarity"] for hit in answer["hits"]]
+    assert similarities == sorted(similarities, reverse=True)
+    assert len({hit["product_id"] for hit in answer["hits"]}) == 300
+
+
+@pytest.mark.parametrize("query", ["", "  ", "?!…"])
+def test_a_query_without_a_word_is_refused(job: Job, call: Callable[..., Outcome], query: str) -> None:
+    outcome = call("search", job.run, query)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1].startswith("error: query ")
+
+
+def test_a_damaged_export_is_refused(copy: Path, call: Callable[..., Outcome]) -> None:
+    vectors = copy / "export" / "vectors" / "part-00000.npy"
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    for arguments in (["search", copy, "ring"], ["evaluate", copy], ["export", copy, "--index", "hnsw"]):
+        outcome = call(*arguments)
+        assert outcome.code == 2
+        assert outcome.err.splitlines()[-1].startswith(f"error: {vectors}: differs from its SHA-256")
