@@ -181,6 +181,18 @@ def test_quality_known_only_later_is_refused_and_nothing_written(
     assert everything_below(tmp_path) == before
 
 
+def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Found after the data was checked and mined; on the way, a column's name is printed as it is."""
+    data = data_set(tmp_path / "data", {**products(), "[/bold]": ["x", "y"]})
+    before = everything_below(tmp_path)
+    result = call("train", "--data", data, "--run", tmp_path / "run", "--set", "training.positive_types=[cart]")
+    assert_refused(result, ("training.positive_types = ['cart']", "purchase"))
+    assert "ignored unknown columns: [/bold]" in result[2]
+    assert everything_below(tmp_path) == before
+
+
 def test_a_good_data_set_is_accepted(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     """The data sets above are refused for what is wrong in them, not for something else."""
     data = data_set(tmp_path / "data", products(colour=["red", "blue"]))
@@ -261,6 +273,8 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     ),
     "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
     "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),
+    # TensorFlow takes such a path for a pattern and does not find its own checkpoint there.
+    "a run directory that reads as a pattern": (lambda d: ["train", "--run", d / "run [1]"], ("run [1]", "* ? [ ]")),
     "search of no run": (lambda d: ["search", d / "none", "lamp"], ("none", "not a run directory")),
     "search of another directory": (lambda d: ["search", occupied(d), "lamp"], ("occupied", "not a run directory")),
     "search before export": (lambda d: ["search", trained(d), "lamp"], ("trained", "no export yet")),
@@ -344,7 +358,7 @@ class _Hit:
 
 _HITS = [
     _Hit("007", "Ring [gift] [/bold] :heart: für 赤い", 0.98765),
-    _Hit("8", " ".join(f"word{number}" for number in range(80)), -0.5),
+    _Hit("8", "\n".join(f"word{number}" for number in range(80)), -0.5),
 ]
 
 

@@ -96,7 +96,7 @@ def test_hnsw_finds_nearly_all_neighbours_by_inner_product() -> None:
 
 
 def test_hnsw_parameters_reach_the_index_and_change_it(tmp_path: Path) -> None:
-    vectors, queries = unit_vectors(2_000, 32, 1), unit_vectors(100, 32, 2)
+    vectors, queries = unit_vectors(800, 32, 1), unit_vectors(100, 32, 2)
     narrow = ExportConfig(index="hnsw", hnsw_neighbors=4, hnsw_ef_construction=5, hnsw_ef_search=7)
     index = build_index(vectors, narrow)
     write_index(index, tmp_path / "index.faiss")
