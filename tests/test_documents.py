@@ -1,0 +1,55 @@
+"""What the documents say of settings is what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from uepp.config import Config, load_config, shipped_configs
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings_in_the_table() -> dict[str, str]:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (.*?) \| .* \| .* \|$", (ROOT / "docs/architecture.md").read_text(), re.M)
+    return {key: default for key, default in rows if key.split(".")[0] in Config.model_fields}
+
+
+def test_the_table_of_settings_holds_every_key_with_its_default() -> None:
+    table = settings_in_the_table()
+    defaults = {
+        f"{stage}.{key}": value
+        for stage, keys in Config().model_dump(mode="json").items()
+        for key, value in keys.items()
+    }
+    assert table.keys() == defaults.keys()
+    for key, text in table.items():
+        value = None if text == "none" else yaml.safe_load(text)
+        assert value == defaults[key], key
+
+
+@pytest.mark.parametrize("name", ["base", "large_vocab", "etsy"])
+def test_what_is_beyond_the_paper_is_off_in_its_configurations(name: str) -> None:
+    config = load_config(name)
+    assert config.loss.power == 1
+    assert config.model.initial_projection == "independent"
+    assert not config.model.idf_start
+    assert not config.model.normalize_groups
+    assert config.training.title_query_share == 0
+    assert config.training.token_dropout == 0
+    assert "click" not in config.training.positive_types
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_configuration_says_its_command(name: str) -> None:
+    text = (ROOT / "configs" / f"{name}.yaml").read_text()
+    assert "uepp train" in text.split("\n\n")[0]
+    load_config(name)
+
+
+def test_the_readme_has_the_test_command_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- tests -->\n```bash\n(.+)\n```\n<!-- /tests -->", readme)
+    assert block is not None
+    assert "-m pytest" in block.group(1)
