@@ -205,7 +205,11 @@ def load_config(
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise InputError(_explain(name, error)) from None
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        given = [override.partition("=")[0] for override in overrides]
+        is_override = any(key == path or key.startswith(f"{path}.") or path.startswith(f"{key}.") for path in given)
+        raise InputError(f"{'--set' if is_override else name}: {_explain(key, problem)}") from None
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -268,16 +272,14 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(name: str, error: ValidationError) -> str:
-    """One line for the first problem: key, value received, what is allowed."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+def _explain(key: str, problem: Any) -> str:
+    """A problem in words: key, value received, what is allowed."""
     if problem["type"] == "extra_forbidden":
         known = _all_keys(Config)
         by_tail = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_tail), n=1, cutoff=0.6)
         hint = nearest[0] if nearest else by_tail[tail[0]] if tail else None
-        return f"{name}: unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
+        return f"unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -40,7 +40,7 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
 
     A new run refuses a directory that already holds one; a resumed run continues its own.
     """
-    _open_run(config, run_dir, resume)
+    _check_run(config, run_dir, resume)
 
     # ------------------------------------------------------------------------------------------ data
     with _step(console, "data"):
@@ -51,6 +51,7 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         check_quality(products, windows.train_end)
+        _open_run(config, run_dir, resume)  # only now: bad data leaves no half-made run behind
         console.print(f"  {data_dir}: " + ", ".join(f"{count:,} {name}" for name, count in report.rows.items()))
 
     # ---------------------------------------------------------------------------------------- mining
@@ -170,7 +171,7 @@ def evaluate_run(
     return metrics, target
 
 
-def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
+def _check_run(config: Config, run_dir: Path, resume: bool) -> None:
     exists = (run_dir / "config.yaml").exists()
     if resume and not exists:
         raise InputError(
@@ -180,6 +181,9 @@ def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
     if resume:
         _refuse_changes(load_config(str(run_dir / "config.yaml")), config, run_dir)
+
+
+def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir / "config.yaml")
     if not resume:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,10 @@ def copy(exported: tuple[Path, Config, TwoTower, Path], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(directory)): file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+def contents(directory: Path) -> dict[str, str]:
+    """Digest of each file."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(file.relative_to(directory)): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 # The towers as they are served

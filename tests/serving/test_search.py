@@ -79,6 +79,12 @@ def test_a_query_without_a_word_is_refused(run: Path, query: str) -> None:
         Searcher(run).search(query)
 
 
+def test_a_query_that_is_not_text_is_refused(run: Path) -> None:
+    """What a shell passes on that is not UTF-8 arrives as lone surrogates."""
+    with pytest.raises(InputError, match=r"query 'ring .udcff': not valid UTF-8"):
+        Searcher(run).search("ring \udcff")
+
+
 def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{tmp_path}: not a run directory"):
         Searcher(tmp_path)
