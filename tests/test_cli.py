@@ -276,7 +276,9 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
     "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),
     # TensorFlow takes such a path for a pattern and does not find its own checkpoint there.
-    "a run directory that reads as a pattern": (lambda d: ["train", "--run", d / "run [1]"], ("run [1]", "* ? [ ]")),
+    "a run directory that reads as a pattern": (
+        lambda d: ["train", "--run", d / "run [1]", "--data", d / "none"], ("run [1]", "* ? [ ]")
+    ),
     "search of no run": (lambda d: ["search", d / "none", "lamp"], ("none", "not a run directory")),
     "search of another directory": (lambda d: ["search", occupied(d), "lamp"], ("occupied", "not a run directory")),
     "search before export": (lambda d: ["search", trained(d), "lamp"], ("trained", "no export yet")),

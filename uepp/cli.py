@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 import uepp
 from uepp.config import Config, load_config, shipped_configs
@@ -64,8 +66,8 @@ def train(
         metrics, _ = pipeline.evaluate_run(run_dir, _progress)
     _show_metrics(metrics, as_json)
     if not as_json:
-        _results.print(f"\nRun: [bold]{run_dir}[/bold]   (metrics.json, checkpoints/, logs/, export/)", highlight=False)
-        _results.print(f'Next: [bold]uepp search {run_dir} "{_example_query(run_dir)}"[/bold]', highlight=False)
+        _say("\nRun: ", (str(run_dir), "bold"), "   (metrics.json, checkpoints/, logs/, export/)")
+        _say("Next: ", (shlex.join(["uepp", "search", str(run_dir), _example_query(run_dir)]), "bold"))
 
 
 @app.command()
@@ -83,7 +85,7 @@ def export(
             pipeline.export(run, _progress)
         else:
             pipeline.export_index(run, index, _progress)
-    _results.print(f"Export: [bold]{run / 'export'}[/bold]", highlight=False)
+    _say("Export: ", (str(run / "export"), "bold"))
 
 
 @app.command()
@@ -114,7 +116,7 @@ def evaluate(
         metrics, path = pipeline.evaluate_run(run, _progress, data=data, events=events, against=names)
     _show_metrics(metrics, as_json)
     if not as_json:
-        _results.print(f"\nMetrics: {path}", highlight=False)
+        _say(f"\nMetrics: {path}")
 
 
 @app.command()
@@ -135,7 +137,7 @@ def search(
         _print_json({"query": query, "hits": [vars(hit) for hit in hits]})
         return
     for hit in hits:
-        _results.print(f"{hit.similarity:6.3f}  {hit.title}  [dim]{hit.product_id}[/dim]", highlight=False)
+        _say(f"{hit.similarity:6.3f}  {' '.join(hit.title.split())}  ", (hit.product_id, "dim"))
 
 
 @app.command()
@@ -150,7 +152,8 @@ def generate(
 
     with _working():
         marketplace.generate(directory, num_products=products, num_events=events, seed=seed)
-    _results.print(f"Data set: [bold]{directory}[/bold]\nNext: uepp train --data {directory}", highlight=False)
+    _say("Data set: ", (str(directory), "bold"))
+    _say("Next: ", shlex.join(["uepp", "train", "--data", str(directory)]))
 
 
 @app.command("import")
@@ -177,10 +180,11 @@ def import_data(
     with _working():
         report = adapter.import_data(source, directory, **options)
     rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items())
-    for line in (f"Data set: [bold]{directory}[/bold] ({rows})", *(f"Note: {note}" for note in report.notes)):
-        _results.print(line, highlight=False)
-    _results.print(f"Licence: {adapter.LICENCE}\nProtocol: {adapter.PROTOCOL}", highlight=False)
-    _results.print(f"Next: uepp train {name.replace('-', '_')} --data {directory}", highlight=False)
+    _say("Data set: ", (str(directory), "bold"), f" ({rows})")
+    for note in report.notes:
+        _say(f"Note: {note}")
+    _say(f"Licence: {adapter.LICENCE}\nProtocol: {adapter.PROTOCOL}")
+    _say("Next: ", shlex.join(["uepp", "train", name.replace("-", "_"), "--data", str(directory)]))
 
 
 @app.command()
@@ -197,15 +201,15 @@ def validate(
         _print_json({"rows": dict(report.rows), "notes": list(report.notes)})
         return
     for table, count in report.rows.items():
-        _results.print(f"{table}: {count:,} rows", highlight=False)
+        _say(f"{table}: {count:,} rows")
     for note in report.notes:
-        _results.print(f"note: {note}", highlight=False)
-    _results.print(f"{directory}: valid", highlight=False)
+        _say(f"note: {note}")
+    _say(f"{directory}: valid")
 
 
 def _version(value: bool) -> None:
     if value:
-        _results.print(f"uepp {uepp.__version__}", highlight=False)
+        _say(f"uepp {uepp.__version__}")
         raise typer.Exit()
 
 
@@ -223,6 +227,11 @@ def _working() -> Any:
     """Standard output is for results: what libraries print meanwhile goes to standard error."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def _say(*parts: str | tuple[str, str]) -> None:
+    """Print texts, or (text, style), as they are: brackets are no markup, and a long path stays in one piece."""
+    _results.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def _keras_verbosity() -> int:

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+NOT_FOUND = np.iinfo(np.int64).max
+"""Position of a target that is not in its ranking."""
+
 
 def target_positions(ranking: np.ndarray, request: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Where each target stands in the ranking of its request.
@@ -12,15 +15,17 @@ def target_positions(ranking: np.ndarray, request: np.ndarray, target: np.ndarra
         target: int [P], product index of each pair; negative for a product that the catalogue lacks.
 
     Returns:
-        int64 [P], 0 for the best place; K where the target is not in the ranking.
+        int64 [P], 0 for the best place; `NOT_FOUND`, beyond any K, where the target is not in the ranking.
     """
     width = ranking.shape[1]
-    positions = np.full(len(request), width, np.int64)
-    step = max(1, 20_000_000 // max(width, 1))
+    positions = np.full(len(request), NOT_FOUND, np.int64)
+    if not width:
+        return positions
+    step = max(1, 20_000_000 // width)
     for begin in range(0, len(request), step):
         part = slice(begin, begin + step)
         is_hit = (ranking[request[part]] == target[part, None]) & (target[part, None] >= 0)
-        positions[part] = np.where(is_hit.any(axis=1), is_hit.argmax(axis=1), width)
+        positions[part] = np.where(is_hit.any(axis=1), is_hit.argmax(axis=1), NOT_FOUND)
     return positions
 
 

@@ -1,5 +1,6 @@
 """The stories that the commands tell: each function puts stages together in the order of the data."""
 
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -47,19 +48,25 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
         data_dir = _data_directory(config, run_dir)
         report = validate(data_dir)
         for note in report.notes:
-            console.print(f"  note: {note}", highlight=False)
+            console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         check_quality(products, windows.train_end)
         _open_run(config, run_dir, resume)  # only now: bad data leaves no half-made run behind
-        console.print(f"  {data_dir}: " + ", ".join(f"{count:,} {name}" for name, count in report.rows.items()))
+        rows = ", ".join(f"{count:,} {name}" for name, count in report.rows.items())
+        console.print(f"  {data_dir}: {rows}", markup=False, soft_wrap=True)
 
     # ---------------------------------------------------------------------------------------- mining
     with _step(console, "mining"):
         mined = mine(data_dir, config.data, run_dir / "mined")
         facts = read_json(run_dir / "run.json")
         write_json(run_dir / "run.json", {**facts, "data": str(data_dir.resolve()), "mined": mined.name})
-        examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
+        try:
+            examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
+        except InputError:
+            if not resume:
+                shutil.rmtree(run_dir)
+            raise
         console.print(
             f"  {len(examples):,} examples of {len(examples.queries):,} queries before {windows.train_end:%F}"
         )
@@ -177,6 +184,10 @@ def _check_run(config: Config, run_dir: Path, resume: bool) -> None:
         raise InputError(
             f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there"
         )
+    if set("*?[]") & set(str(run_dir)):
+        raise InputError(f"{run_dir}: TensorFlow takes * ? [ ] in a path for a pattern; name another --run directory")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
     if resume:

@@ -78,6 +78,7 @@ def mine_requests(events: Path, training: Path, config: DataConfig, output: Path
     Raises:
         InputError: no event of the file is a relevant one.
     """
+    _refuse_irrelevant(events, config.relevant_types)
     with atomic_directory(output) as folder, _workspace(output.parent) as (con, scratch):
         table = _with_request_key(schema.open_events(con, events))
         tables = histories.user_histories(con, table, training / "products.parquet")
@@ -92,13 +93,20 @@ def mine_requests(events: Path, training: Path, config: DataConfig, output: Path
         positives = _stage(
             con, relevant.select("request_key", "product_id", "type", "timestamp"), scratch / "positives.parquet"
         )
-        if not positives.count().to_pyarrow().as_py():
-            raise InputError(
-                f"{events}: column type: no event is {' or '.join(config.relevant_types)}; nothing to evaluate"
-            )
         requests = _requests(con, table, positives, folder, scratch)
         evaluated = _evaluation_requests(con, requests, positives, folder, config.relevant_types, windows=None)
         con.to_parquet(_numbered(evaluated), folder / "requests.parquet")
+
+
+def _refuse_irrelevant(events: Path, relevant_types: Sequence[str]) -> None:
+    """Raise `InputError` if no event is a relevant one, before anything is written."""
+    con = schema.connect()
+    try:
+        table = schema.open_events(con, events)
+        if not table.filter(table.type.isin(relevant_types)).count().to_pyarrow().as_py():
+            raise InputError(f"{events}: column type: no event is {' or '.join(relevant_types)}; nothing to evaluate")
+    finally:
+        con.disconnect()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from rich.table import Table
 from uepp.evaluation.baselines import System
 from uepp.evaluation.requests import Requests, Targets
 from uepp.evaluation.segments import NAMES, Segments
-from uepp.metrics import mean_over_days, recall_at, target_positions
+from uepp.metrics import NOT_FOUND, mean_over_days, recall_at, target_positions
 
 LABELS = {
     "uepp": "UEPPR (this run)",
@@ -46,7 +46,7 @@ class _Positions:
     def __init__(self, system: System, requests: Requests, width: int) -> None:
         self._requests = requests
         self._positions = {
-            id(targets): np.full(len(targets.request), width, np.int64)
+            id(targets): np.full(len(targets.request), NOT_FOUND, np.int64)
             for targets in (requests.targets, requests.non_repeat_targets)
         }
         for num_products in np.unique(requests.num_products):

@@ -45,10 +45,14 @@ class Searcher:
         """The k most similar products, best first; fewer where the catalogue is smaller.
 
         Raises:
-            InputError: k is below 1, or the query holds no word.
+            InputError: k is below 1, or the query is not UTF-8 or holds no word.
         """
         if k < 1:
             raise InputError(f"--k {k}: must be at least 1")
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"query {query!r}: not valid UTF-8") from None
         if not normalize(tf.constant(query)).numpy():
             raise InputError(f"query {query!r}: no word in it; give letters or digits")
         vectors = embed_queries(self._query_tower, [query])
