@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from uepp.artifacts import atomic_directory, fingerprint, read_json, write_json
@@ -28,7 +29,7 @@ from uepp.features.examples import BatchMaker, batch_dataset, load_examples, tok
 from uepp.features.vocabulary import Vocabulary
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.model.towers import TwoTower, build_two_tower
-from uepp.retrieval.export import open_export, rebuild_index, write_export
+from uepp.retrieval.export import check_is_run, open_export, rebuild_index, write_export
 from uepp.training.trainer import choose_strategy, fit, restore
 
 _BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
@@ -148,8 +149,6 @@ def evaluate_run(
         events: evaluate every request of this events table.
         against: opponents; none: the three BM25s, and category popularity where products have categories.
     """
-    import pyarrow.parquet as pq
-
     export_dir = open_export(run_dir)
     config = load_config(str(run_dir / "config.yaml"))
     products = pq.read_table(export_dir / "products.parquet")
@@ -214,8 +213,7 @@ def _refuse_changes(old: Config, new: Config, run_dir: Path) -> None:
 
 
 def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
-    if not (run_dir / "config.yaml").is_file():
-        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+    check_is_run(run_dir)
     facts = read_json(run_dir / "run.json")
     if "mined" not in facts or not (run_dir / "checkpoints").is_dir():
         raise InputError(

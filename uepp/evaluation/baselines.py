@@ -70,7 +70,7 @@ class CategoryPopularity:
 
     def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
         graph = _graph_with_index(export, products)
-        self._popularity = Popularity(export, products, relevant_types)
+        self._popularity = _popularity(graph, relevant_types, products.num_rows)
         categories = products.column("category").to_pylist()
         self._of_query: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         weights = _interactions(graph, relevant_types)
@@ -78,7 +78,6 @@ class CategoryPopularity:
             category = categories[product]
             if category is not None and weight > 0:
                 self._of_query[query][category] += weight
-        self._members: dict[str, np.ndarray] = {}
         rows = defaultdict(list)
         for row, category in enumerate(categories):
             if category is not None:
@@ -87,7 +86,7 @@ class CategoryPopularity:
 
     def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        general = self._popularity.scores
+        general = self._popularity
         back_off = _pad(_top(general[:num_products], k), k)
         known = {}
         for query in set(queries) & self._of_query.keys():

@@ -98,8 +98,9 @@ class Tokenizer:
         """A token for each `key: value` line (#attr_color_red) and the n-grams of the value."""
         # Regular expressions match no bytes outside UTF-8, so those are replaced before lines are cut.
         lines = tf.strings.split(tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace"), "\n")
-        flat = tf.boolean_mask(lines.values, tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
-        row_of_line = tf.boolean_mask(lines.value_rowids(), tf.strings.regex_full_match(lines.values, r"(?s).*:.*"))
+        is_pair = tf.strings.regex_full_match(lines.values, r"(?s).*:.*")
+        flat = tf.boolean_mask(lines.values, is_pair)
+        row_of_line = tf.boolean_mask(lines.value_rowids(), is_pair)
         pair = tf.strings.regex_replace(normalize(tf.strings.regex_replace(flat, ":.*", "")), " ", "_")
         value = tf.strings.regex_replace(flat, "^[^:]*:", "")
         pair = "#attr_" + pair + "_" + tf.strings.regex_replace(normalize(value), " ", "_")

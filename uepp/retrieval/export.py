@@ -139,14 +139,19 @@ def _write_index(folder: Path, config: ExportConfig) -> None:
     write_json(folder / "serving.json", {"index": config.model_dump(mode="json")})
 
 
+def check_is_run(run_dir: Path) -> None:
+    """Raise `InputError` when a directory is not a run."""
+    if not (run_dir / "config.yaml").is_file():
+        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+
+
 def open_export(run_dir: Path) -> Path:
     """The checked `export/` of a run.
 
     Raises:
         InputError: not a run, not exported yet, or a file that differs from the manifest.
     """
-    if not (run_dir / "config.yaml").is_file():
-        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+    check_is_run(run_dir)
     if not (run_dir / "export").is_dir():
         raise InputError(f"{run_dir}: this run has no export yet; make it with: uepp export {run_dir}")
     check_manifest(run_dir / "export")
