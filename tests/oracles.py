@@ -138,6 +138,97 @@ def known_positive_mask(
     return mask
 
 
+def known_positives(candidates: Sequence[int], known: Sequence[Sequence[int]]) -> np.ndarray:
+    """[B, C]: candidate c is one of the products `known[b]` that answer query b."""
+    return np.array([[candidate in answers for candidate in candidates] for answers in known], bool).reshape(
+        len(known), len(candidates)
+    )
+
+
+def highest(score: Floats, is_negative: np.ndarray, number: int) -> np.ndarray:
+    """[B, C]: the `number` negatives of each row with the highest score; of equal ones the first columns."""
+    chosen = np.zeros(is_negative.shape, bool)
+    for row in range(len(score)):
+        columns = [column for column in range(score.shape[1]) if is_negative[row, column]]
+        for column in sorted(columns, key=lambda column: (-score[row, column], column))[:number]:
+            chosen[row, column] = True
+    return chosen
+
+
+def hardest_of_pool(
+    queries: Floats, embeddings: dict[int, Floats], known: Sequence[Sequence[int]], number: int
+) -> list[list[int]]:
+    """For each query the `number` most similar products it does not know; of equal ones the lower ids."""
+    chosen = []
+    for query, answers in zip(queries, known, strict=True):
+        similarity = {product: float(query @ embedding) for product, embedding in embeddings.items()}
+        allowed = [product for product in embeddings if product not in answers]
+        chosen.append(sorted(allowed, key=lambda product: (-similarity[product], product))[:number])
+    return chosen
+
+
+# False negatives (BHNS 3.1, 3.2)
+
+
+def false_negative_estimate(query_similarity: Floats, relevance: Floats) -> Floats:
+    """θᵢⱼ = 1/Tⱼ · Σₜ rₜⱼ · sim(qᵢ, qₜ) over the Tⱼ queries with rₜⱼ > 0; 0 without one; clamped to [0, 1]."""
+    theta = np.zeros((len(query_similarity), relevance.shape[1]))
+    for i in range(theta.shape[0]):
+        for j in range(theta.shape[1]):
+            related = [t for t in range(len(relevance)) if relevance[t, j] > 0]
+            if related:
+                mean = sum(relevance[t, j] * query_similarity[i, t] for t in related) / len(related)
+                theta[i, j] = min(max(mean, 0.0), 1.0)
+    return theta
+
+
+def regularized_similarity(similarity: Floats, theta: Floats, temperature: float) -> Floats:
+    """(1 − θ)^τ · sim, both factors at least 0."""
+    result = np.zeros(similarity.shape)
+    for place in np.ndindex(*similarity.shape):
+        result[place] = max(1.0 - float(theta[place]), 0.0) ** temperature * max(float(similarity[place]), 0.0)
+    return result
+
+
+# Schedules (UEPPR III-D)
+
+
+def linear_weight(step: int, start: float, end: float, warmup_steps: int, ramp_steps: int) -> float:
+    """`start` for the warm-up, a line to `end` over the ramp, then `end`."""
+    if step < warmup_steps:
+        return start
+    if step >= warmup_steps + ramp_steps:
+        return end
+    return start + (end - start) * (step - warmup_steps) / ramp_steps
+
+
+# Sampled softmax (Yi et al. 2019)
+
+
+def sampled_softmax(
+    similarity: Floats,
+    positive_column: Sequence[int],
+    is_negative: np.ndarray,
+    log_expected_count: Floats,
+    weight: Floats,
+    temperature: float,
+) -> Floats:
+    """−log(exp sᶜ₊ / (exp sᶜ₊ + Σ_negatives w · exp sᶜ)), sᶜ = s / τ − log Q."""
+    losses = []
+    for row, positive in enumerate(positive_column):
+        corrected = [
+            float(similarity[row, column]) / temperature - float(log_expected_count[column])
+            for column in range(similarity.shape[1])
+        ]
+        shift = max(corrected)
+        total = math.exp(corrected[positive] - shift)
+        for column in range(similarity.shape[1]):
+            if column != positive and is_negative[row, column]:
+                total += float(weight[column]) * math.exp(corrected[column] - shift)
+        losses.append(math.log(total) - (corrected[positive] - shift))
+    return np.array(losses)
+
+
 # Adagrad (Duchi et al. 2011)
 
 

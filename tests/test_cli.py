@@ -21,7 +21,17 @@ from uepp.config import Config, save_config
 
 ROOT = Path(__file__).parents[1]
 DAY = datetime(2024, 5, 1, tzinfo=UTC)
-HEAVY = ("tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "faiss", "ibis", "duckdb", "skopt")
+HEAVY = (
+    "tensorflow",
+    "tensorflow_text",
+    "tensorflow_recommenders",
+    "tf_keras",
+    "faiss",
+    "ibis",
+    "duckdb",
+    "skopt",
+    "sklearn",
+)
 
 
 @pytest.fixture
@@ -273,6 +283,20 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "resume with another model": (
         lambda d: ["train", "--resume", "--run", trained(d), "--set", "model.output_dim=7"], ("trained", "model")
     ),
+    "resume with other negatives": (
+        lambda d: ["train", "--resume", "--run", trained(d), "--set", "negatives.num_uniform=7"],
+        ("trained", "other negatives settings", "only training.*"),
+    ),
+    "resume with another history": (
+        lambda d: ["train", "--resume", "--run", trained(d), "--set", "history.num_shops=7"], ("trained", "history")
+    ),
+    "resume with another graph": (
+        lambda d: ["train", "--resume", "--run", trained(d), "--set", "graph.num_neighbors=7"], ("trained", "graph")
+    ),
+    "an encoder of the other tower": (
+        lambda d: ["train", "--set", "model.query_encoders=[tokens, shop]"],
+        ("model.query_encoders.1 = 'shop'", "'tokens', 'location' or 'history'"),
+    ),
     "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
     "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),
     # TensorFlow takes such a path for a pattern and does not find its own checkpoint there.
@@ -338,6 +362,7 @@ def test_bad_input_is_refused_and_nothing_written(
 @pytest.mark.parametrize(
     "arguments",
     [["serch"], ["search"], ["search", "run"], ["search", "run", "lamp", "--k", "ten"], ["train", "--sett", "a.b=1"],
+     ["search", "run", "lamp", "--latitude", "north"],
      ["generate", "new", "--products", "many"]],
 )  # fmt: skip
 def test_wrong_usage_has_exit_code_2(
@@ -375,8 +400,8 @@ def stub_search(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, run_dir: Path) -> None:
             print(f"loading {run_dir}")
 
-        def search(self, query: str, k: int) -> list[_Hit]:
-            print(f"searching {query}")
+        def search(self, query: str, k: int, *, user: str | None, context: dict[str, Any]) -> list[_Hit]:
+            print(f"searching {query} for {user} in {context}")
             return _HITS[:k]
 
     monkeypatch.setattr(search, "Searcher", Searcher)
@@ -399,6 +424,27 @@ def test_json_is_all_that_is_on_stdout(call: Callable[..., tuple[int, str, str]]
     assert code == 0
     assert json.loads(out) == {"query": "ring", "hits": [vars(_HITS[0])]}
     assert "searching ring" in err
+
+
+@pytest.mark.usefixtures("stub_search")
+@pytest.mark.parametrize(
+    ("options", "user", "context"),
+    [
+        ([], None, {}),
+        (["--user", "u 1"], "u 1", {}),
+        (["--country", "US", "--region", "CA", "--language", "en-US", "--zip", "02134"], None,
+         {"country": "US", "region": "CA", "language": "en-US", "zip": "02134"}),
+        (["--latitude", "0", "--longitude=-122.5"], None, {"latitude": 0.0, "longitude": -122.5}),
+        (["--latitude", "-90", "--user", "7"], "7", {"latitude": -90.0}),
+    ],
+)  # fmt: skip
+def test_who_searches_is_passed_on(
+    call: Callable[..., tuple[int, str, str]], options: list[str], user: str | None, context: dict[str, Any]
+) -> None:
+    """Only what was given; 0 degrees were given."""
+    code, _, err = call("search", "run", "ring", *options)
+    assert code == 0
+    assert f"searching ring for {user} in {context}\n" in err
 
 
 def test_a_marketplace_is_generated(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -64,6 +64,14 @@ def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
         ("batch_size: 5\n", "batch_size", "training.batch_size"),
         ("model:\n  max_steps: 5\n", "model.max_steps", "training.max_steps"),
         ("loss:\n  treshold_click: 0.5\n", "loss.treshold_click", "loss.threshold_click"),
+        ("negatives:\n  num_unifrom: 5\n", "negatives.num_unifrom", "negatives.num_uniform"),
+        ("negative:\n  num_uniform: 5\n", "negative", "negatives"),
+        ("graph:\n  num_neighbours: 5\n", "graph.num_neighbours", "graph.num_neighbors"),
+        ("history:\n  num_search: 5\n", "history.num_search", "history.num_searches"),
+        ("training:\n  num_uniform: 5\n", "training.num_uniform", "negatives.num_uniform"),
+        ("loss:\n  uniform_weight: 0.5\n", "loss.uniform_weight", "negatives.uniform_weight"),
+        ("loss:\n  in_batch_weight: 0.5\n", "loss.in_batch_weight", "negatives.in_batch_weight"),
+        ("model:\n  num_heads: 5\n", "model.num_heads", "history.num_heads"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, text: str, key: str, hint: str) -> None:
@@ -94,6 +102,37 @@ def test_an_unknown_key_like_no_other_has_no_hint(tmp_path: Path) -> None:
         ("features.groups=[[title], [title]]", "features.groups", "title", "exactly one group"),
         ("features.groups=[[title], []]", "features.groups", "title", "no group is empty"),
         ("features.groups=[[titel]]", "features.groups.0.0", "'titel'", "'title'"),
+        ("features.own_tables=[tags]", "features", "['tags']", "first field, ['title', 'category', 'description']"),
+        ("features.own_tables=[title, title]", "features", "['title', 'title']", "by their first field"),
+        ("features.own_tables=[colour]", "features.own_tables.0", "'colour'", "'title', 'tags', 'category'"),
+        ("features.location_buckets=[5, 5]", "features.location_buckets", "[5, 5]", "each k only once"),
+        ("features.location_buckets=[0]", "features.location_buckets.0", "0", "greater than or equal to 1"),
+        ("features.max_shops=0", "features.max_shops", "0", "greater than or equal to 1"),
+        ("graph.num_neighbors=0", "graph.num_neighbors", "0", "greater than or equal to 1"),
+        ("graph.sampling=best", "graph.sampling", "'best'", "'uniform' or 'count'"),
+        ("graph.gradient=none", "graph.gradient", "'none'", "'frozen' or 'shared'"),
+        ("history.num_searches=-1", "history.num_searches", "-1", "greater than or equal to 0"),
+        ("history.num_heads=0", "history.num_heads", "0", "greater than or equal to 1"),
+        ("model.product_encoders=[]", "model.product_encoders", "[]", "at least 1"),
+        ("model.product_encoders=[history]", "model.product_encoders.0", "'history'", "'tokens', 'shop', 'location'"),
+        ("model.query_encoders=[graph]", "model.query_encoders.0", "'graph'", "'tokens', 'location' or 'history'"),
+        ("model.precision=float16", "model.precision", "'float16'", "'float32' or 'mixed_bfloat16'"),
+        ("loss.kind=triplet", "loss.kind", "'triplet'", "'hinge' or 'softmax'"),
+        ("loss.temperature=0", "loss.temperature", "0", "greater than 0"),
+        ("negatives.in_batch=all", "negatives.in_batch", "'all'", "'uniform' or 'hardest'"),
+        ("negatives.num_uniform=-1", "negatives.num_uniform", "-1", "greater than or equal to 0"),
+        ("negatives.num_in_batch=0", "negatives.num_in_batch", "0", "greater than or equal to 1"),
+        ("negatives.num_dynamic=0", "negatives.num_dynamic", "0", "greater than or equal to 1"),
+        ("negatives.dynamic_chunk=0", "negatives.dynamic_chunk", "0", "greater than or equal to 1"),
+        ("negatives.uniform_weight=0.5", "negatives.uniform_weight", "0.5", "tuple"),
+        ("negatives.uniform_weight=[1]", "negatives.uniform_weight.1", "[1]", "required"),
+        ("negatives.uniform_weight=[1, 1, 1]", "negatives.uniform_weight", "[1, 1, 1]", "at most 2 items"),
+        ("negatives.in_batch_weight=[-0.1, 1]", "negatives.in_batch_weight.0", "-0.1", "greater than or equal to 0"),
+        ("negatives.dynamic_weight=[0, -1]", "negatives.dynamic_weight.1", "-1", "greater than or equal to 0"),
+        ("negatives.dynamic_weight=[0, .nan]", "negatives.dynamic_weight.1", "nan", "greater than or equal to 0"),
+        ("negatives.warmup_steps=-1", "negatives.warmup_steps", "-1", "greater than or equal to 0"),
+        ("negatives.ramp_steps=-1", "negatives.ramp_steps", "-1", "greater than or equal to 0"),
+        ("negatives.false_negative_temperature=-1", "negatives.false_negative_temperature", "-1", "greater than"),
         ("evaluation.recall_at=[10, 5]", "evaluation.recall_at", "[10, 5]", "increasing"),
         ("evaluation.recall_at=[0, 5]", "evaluation.recall_at", "[0, 5]", "at least 1"),
         ("data.train_end=yesterday", "data.train_end", "'yesterday'", "datetime"),
@@ -105,6 +144,35 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(setting: str, key: st
     assert f"{key} = " in message
     assert value in message
     assert allowed in message
+
+
+def test_own_tables_are_named_by_the_first_field_of_a_group() -> None:
+    groups = "features.groups=[[title, tags], [description]]"
+    assert load_config(overrides=[groups, "features.own_tables=[description]"]).features.own_tables == ("description",)
+    message = refused(overrides=[groups, "features.own_tables=[category]"])
+    assert "own_tables = ['category']: name groups by their first field, ['title', 'description']" in message
+
+
+def test_shipped_configurations_say_what_their_names_promise() -> None:
+    """Base and Large vocab read texts alone; etsy has every part of the paper and nothing beyond it."""
+    for name in ("base", "large_vocab"):
+        model = load_config(name).model
+        assert (model.product_encoders, model.query_encoders) == (("tokens",), ("tokens",))
+    etsy = load_config("etsy")
+    assert set(etsy.model.product_encoders) == {"tokens", "shop", "location", "graph"}
+    assert set(etsy.model.query_encoders) == {"tokens", "location", "history"}
+    history = etsy.history
+    assert min(
+        history.num_searches, history.num_shops, history.num_clicked_products, history.num_purchased_products
+    ) > 0  # fmt: skip
+    negatives = etsy.negatives
+    assert min(negatives.num_uniform, negatives.dynamic_pool, negatives.warmup_steps, negatives.ramp_steps) > 0
+    assert negatives.in_batch_weight[0] == negatives.dynamic_weight[0] == 0 < negatives.uniform_weight[0]
+    assert negatives.uniform_weight[0] > negatives.uniform_weight[1]
+    assert min(negatives.in_batch_weight[1], negatives.dynamic_weight[1]) > 0
+    assert (etsy.loss.kind, etsy.loss.power, etsy.graph.gradient) == ("hinge", 1, "frozen")
+    assert (etsy.training.token_dropout, etsy.training.title_query_share) == (0.0, 0.0)
+    assert negatives.false_negative_temperature == 0.0
 
 
 def test_no_text_at_all_is_refused() -> None:
@@ -182,6 +250,10 @@ def test_round_trip(tmp_path: Path) -> None:
         [
             "training.max_steps=5",
             "features.groups=[[title], [description]]",
+            "features.own_tables=[description]",
+            "negatives.uniform_weight=[1, 0.25]",
+            "negatives.num_in_batch=7",
+            "history.num_shops=0",
             "data.train_end=2024-05-01T12:00:00Z",
             "data.path=ünï",
         ],

@@ -115,12 +115,32 @@ def test_recommenders_stay_in_two_modules() -> None:
     assert users_of("tensorflow_recommenders") == {"training/trainer.py", "training/optimizers.py"}
 
 
+def test_an_encoder_knows_no_other() -> None:
+    """Adding one, or taking one away, touches its own file and the table of encoders."""
+    encoders = {path.stem: path for path in (PACKAGE / "model" / "encoders").glob("*.py")}
+    names = encoders.keys() - {"__init__", "base"}
+    assert {"tokens", "shop", "location", "graph", "history"} <= names
+    for name in names:
+        used = {module.removeprefix("uepp.model.encoders.").split(".")[0] for module, _ in imported(encoders[name])}
+        assert not used & (names - {name}), name
+        users = {
+            str(path.relative_to(PACKAGE))
+            for path in sources()
+            for module, _ in imported(path)
+            if module.startswith(f"uepp.model.encoders.{name}.")
+        }
+        assert users == {"model/encoders/__init__.py"}, name
+
+
 def test_keras_3_is_nowhere() -> None:
     assert users_of("keras", "keras_hub", "keras_nlp", "keras_rs") == set()
     assert users_of("tensorflow"), "the search finds packages"
 
 
-HEAVY = ("tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "keras", "faiss", "skopt", "pyspark")
+HEAVY = (
+    "tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "keras", "faiss", "skopt", "sklearn",
+    "pyspark",
+)  # fmt: skip
 
 
 def loaded_after(statement: str) -> list[str]:

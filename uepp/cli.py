@@ -61,7 +61,16 @@ def train(
     from uepp import pipeline
 
     with _working():
-        pipeline.train(resolved, run_dir, _progress, resume=resume, verbose=_keras_verbosity())
+        trained = pipeline.train(resolved, run_dir, _progress, resume=resume, verbose=_keras_verbosity())
+        if not trained.is_complete:
+            again = shlex.join(["uepp", "train", "--run", str(run_dir), "--resume"])
+            _progress.print(
+                f"Stopped and saved at step {trained.step:,} of {resolved.training.max_steps:,}. Go on with: {again}",
+                markup=False,
+                soft_wrap=True,
+            )
+        if not (trained.is_complete and trained.is_chief):
+            return
         pipeline.export(run_dir, _progress)
         metrics, _ = pipeline.evaluate_run(run_dir, _progress)
     _show_metrics(metrics, as_json)
@@ -124,15 +133,29 @@ def search(
     run: RunArgument,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What a customer would type.")],
     k: Annotated[int, typer.Option("--k", help="Number of results.")] = 10,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="ID", help="Search as this user, with their history.")
+    ] = None,
+    country: Annotated[str | None, typer.Option("--country", help="Where they are.")] = None,
+    region: Annotated[str | None, typer.Option("--region")] = None,
+    language: Annotated[str | None, typer.Option("--language")] = None,
+    zip_code: Annotated[str | None, typer.Option("--zip")] = None,
+    latitude: Annotated[float | None, typer.Option("--latitude", help="Degrees.")] = None,
+    longitude: Annotated[float | None, typer.Option("--longitude", help="Degrees.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search a run's catalogue."""
+    """Search a run's catalogue, for anybody or for somebody."""
     if k < 1:
         raise InputError(f"--k {k}: must be at least 1")
+    given: dict[str, str | float | None] = {
+        "country": country, "region": region, "language": language, "zip": zip_code,
+        "latitude": latitude, "longitude": longitude,
+    }  # fmt: skip
+    context = {name: value for name, value in given.items() if value is not None}
     with _working():
         from uepp.serving.search import Searcher
 
-        hits = Searcher(run).search(query, k)
+        hits = Searcher(run).search(query, k, user=user, context=context)
     if as_json:
         _print_json({"query": query, "hits": [vars(hit) for hit in hits]})
         return

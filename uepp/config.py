@@ -21,6 +21,10 @@ INTERACTION_TYPES: tuple[InteractionType, ...] = get_args(InteractionType)
 """Positive interactions, weakest first; the position is the type's id in batches."""
 
 TextField = Literal["title", "tags", "category", "attributes", "description"]
+ProductEncoder = Literal["tokens", "shop", "location", "graph"]
+QueryEncoder = Literal["tokens", "location", "history"]
+Weights = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+"""A weight at the start of training and at its end."""
 
 
 class Stage(BaseModel):
@@ -71,6 +75,21 @@ class FeaturesConfig(Stage):
         description="product fields; each group is averaged by itself, then the groups are concatenated",
     )
 
+    own_tables: tuple[TextField, ...] = Field(
+        (), description="groups with a vocabulary and a table of their own, each named by its first field"
+    )
+    location_buckets: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (50, 100, 500), description="k of each k-means clustering of training users' coordinates"
+    )
+    max_shops: int = Field(1_000_000, ge=1, description="shops with the most products kept, the rest is hashed")
+
+    @field_validator("location_buckets")
+    @classmethod
+    def _each_clustering_once(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(sizes)) != len(sizes):
+            raise ValueError("each k only once")
+        return sizes
+
     @field_validator("groups")
     @classmethod
     def _each_field_once(cls, groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
@@ -85,14 +104,54 @@ class FeaturesConfig(Stage):
             raise ValueError("at least one of word_unigrams, word_bigrams, character_trigrams must be true")
         return self
 
+    @model_validator(mode="after")
+    def _own_tables_are_groups(self) -> "FeaturesConfig":
+        first_fields = [group[0] for group in self.groups]
+        if len(set(self.own_tables)) != len(self.own_tables) or not set(self.own_tables) <= set(first_fields):
+            raise ValueError(f"own_tables = {list(self.own_tables)}: name groups by their first field, {first_fields}")
+        return self
+
+
+class GraphConfig(Stage):
+    """The query-product graph as the graph encoder reads it (UEPPR III-A-2)."""
+
+    num_neighbors: int = Field(8, ge=1, description="neighbour queries sampled for a product")
+    sampling: Literal["uniform", "count"] = Field(
+        "uniform", description="count: a query is drawn in proportion to its interactions with the product"
+    )
+    gradient: Literal["frozen", "shared"] = Field(
+        "frozen", description="shared: the graph also moves the token table that it shares with the query (over-fits)"
+    )
+
+
+class HistoryConfig(Stage):
+    """What the query tower knows of a person (UEPPR III-C); 0 switches a part off."""
+
+    num_searches: int = Field(8, ge=0, description="recent searches in the transformer's sequence")
+    num_shops: int = Field(8, ge=0, description="shops of recent clicks in the transformer's sequence")
+    num_clicked_products: int = Field(8, ge=0, description="recently clicked products whose title's terms are read")
+    num_purchased_products: int = Field(50, ge=0, description="latest purchased products whose tags are read")
+    num_heads: int = Field(4, ge=1, description="attention heads")
+    feed_forward_dim: int = Field(256, ge=1, description="width of the transformer's feed-forward layer")
+
 
 class ModelConfig(Stage):
     """The two towers."""
 
-    token_dim: int = Field(128, ge=1, description="columns of the shared token table")
+    product_encoders: tuple[ProductEncoder, ...] = Field(
+        ("tokens", "shop", "location", "graph"), min_length=1, description="what the product tower pools"
+    )
+    query_encoders: tuple[QueryEncoder, ...] = Field(
+        ("tokens", "location", "history"), min_length=1, description="what the query-user tower pools"
+    )
+    token_dim: int = Field(128, ge=1, description="columns of the token tables and of the shop table")
+    location_dim: int = Field(16, ge=1, description="columns of the location table")
     output_dim: int = Field(128, ge=1, description="d, size of both tower outputs")
     hidden_layers: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="widths of the feed-forward layers")
     batch_norm: bool = True
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        "float32", description="mixed_bfloat16: feed-forward layers and transformer compute in bfloat16"
+    )
     initial_projection: Literal["independent", "equal"] = Field(
         "equal", description="equal: both towers start as the same projection of the token average"
     )
@@ -101,20 +160,43 @@ class ModelConfig(Stage):
 
 
 class LossConfig(Stage):
-    """Multi-part hinge (UEPPR III-E). Similarities are cosines in [-1, 1]."""
+    """Multi-part hinge (UEPPR III-E), or softmax for comparison. Similarities are cosines in [-1, 1]."""
 
+    kind: Literal["hinge", "softmax"] = Field("hinge", description="softmax: sampled, with logQ correction")
     power: Literal[1, 2] = Field(2, description="1: the paper's linear hinge; 2: squared")
     threshold_click: float = Field(0.7, ge=-1, le=1)
     threshold_cart: float = Field(0.8, ge=-1, le=1)
     threshold_purchase: float = Field(0.9, ge=-1, le=1)
     threshold_negative: float = Field(0.2, ge=-1, le=1)
-    in_batch_weight: float = Field(0.25, ge=0, description="weight of the in-batch negatives' part")
-    uniform_weight: float = Field(0.25, ge=0, description="weight of the uniform negatives' part")
+    temperature: float = Field(0.05, gt=0, description="softmax: similarities are divided by it")
 
     @property
     def thresholds(self) -> tuple[float, ...]:
         """Thresholds in the order of `INTERACTION_TYPES`."""
         return (self.threshold_click, self.threshold_cart, self.threshold_purchase)
+
+
+class NegativesConfig(Stage):
+    """Where negatives come from, and how much each source counts over time (UEPPR III-D).
+
+    A weight stays at its first value for `warmup_steps`, then moves linearly to its second in `ramp_steps`.
+    """
+
+    num_uniform: int = Field(512, ge=0, description="catalogue products drawn uniformly, per replica and step")
+    in_batch: Literal["uniform", "hardest"] = Field("uniform", description="which in-batch negatives a query gets")
+    num_in_batch: int | None = Field(None, ge=1, description="in-batch negatives a query; none: all")
+    dynamic_pool: int = Field(0, ge=0, description="products drawn to find hard ones in, per replica and step")
+    num_dynamic: int = Field(8, ge=1, description="K, hardest of the pool a query")
+    dynamic_chunk: int = Field(2_048, ge=1, description="products of the pool encoded at once")
+    uniform_weight: Weights = (0.25, 0.25)
+    in_batch_weight: Weights = (0.25, 0.25)
+    dynamic_weight: Weights = (0.25, 0.25)
+    warmup_steps: int = Field(0, ge=0, description="steps at the first weights")
+    ramp_steps: int = Field(0, ge=0, description="steps from the first weights to the second")
+    false_negative_temperature: float = Field(
+        0.0, ge=0, description="tau of BHNS Eq. 7, which keeps likely false negatives from being chosen; 0: off"
+    )
+    gather: bool = Field(False, description="a query also meets the in-batch and uniform candidates of other replicas")
 
 
 class TrainingConfig(Stage):
@@ -124,7 +206,9 @@ class TrainingConfig(Stage):
     positive_types: tuple[InteractionType, ...] = Field(INTERACTION_TYPES, min_length=1)
     batch_size: int = Field(512, ge=2, description="examples a step, over all replicas")
     max_steps: int = Field(3_000, ge=1)
-    num_uniform_negatives: int = Field(512, ge=0, description="catalogue products drawn per replica and step")
+    table_optimizer: Literal["adagrad", "rowwise_adagrad"] = Field(
+        "adagrad", description="rowwise_adagrad: one slot a row, which nearly halves the memory of the tables"
+    )
     table_learning_rate: float = Field(0.02, gt=0, description="Adagrad, sparse token tables")
     dense_learning_rate: float = Field(0.001, gt=0, description="Adam, everything else")
     warmup_steps: int = Field(100, ge=0, description="both rates rise from 0 over these, then fall to 0 at max_steps")
@@ -132,6 +216,11 @@ class TrainingConfig(Stage):
     title_query_share: float = Field(
         0.0, ge=0, lt=1, description="share of a batch whose query is a span of a product's own title"
     )
+    deterministic: bool = Field(False, description="same bits on every run of the same machine, somewhat slower")
+    teacher_queries: int = Field(
+        0, ge=0, description="title spans that BM25 answers; they and the training queries become weak examples"
+    )
+    teacher_depth: int = Field(5, ge=1, description="BM25's best products taken as clicks of each such query")
     checkpoint_every_steps: int = Field(1_000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
 
@@ -171,8 +260,11 @@ class Config(Stage):
     marketplace: MarketplaceConfig = MarketplaceConfig()
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
+    graph: GraphConfig = GraphConfig()
+    history: HistoryConfig = HistoryConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    negatives: NegativesConfig = NegativesConfig()
     training: TrainingConfig = TrainingConfig()
     export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from uepp.artifacts import atomic_directory, fingerprint, read_json, write_json
-from uepp.config import Config, load_config, save_config
+from uepp.config import Config, TrainingConfig, load_config, save_config
 from uepp.data.marketplace import generate
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import check_quality, read_products, validate, validate_events
@@ -24,24 +25,81 @@ from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, S
 from uepp.evaluation.recall import evaluate, without_nan
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.segments import assign_segments
-from uepp.features.catalog import build_catalog, build_vocabulary, load_catalog, num_products_before
-from uepp.features.examples import BatchMaker, batch_dataset, load_examples, tokenize_queries
-from uepp.features.vocabulary import Vocabulary
+from uepp.features.bags import Bags
+from uepp.features.catalog import build_catalog, load_catalog, num_products_before
+from uepp.features.examples import (
+    Examples,
+    batch_dataset,
+    build_batch_maker,
+    load_examples,
+    title_span,
+    with_weak_examples,
+)
+from uepp.features.fitted import Fitted, fit_features
 from uepp.lexical.bm25 import BM25, BM25Settings
-from uepp.model.towers import TwoTower, build_two_tower
+from uepp.model.towers import build_two_tower
 from uepp.retrieval.export import check_is_run, open_export, rebuild_index, write_export
-from uepp.training.trainer import choose_strategy, fit, restore
+from uepp.training.loop import fit, restore
+from uepp.training.strategies import choose_strategy, gather_numbers, is_chief
 
 _BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
 OPPONENTS = (*_BM25S, "category_popularity", "popularity")
 """Systems that `--against` takes."""
 
 
-def train(config: Config, run_dir: Path, console: Console, *, resume: bool = False, verbose: int = 1) -> None:
+class Trained(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        step: steps done since the start of the run.
+        is_complete: False where a signal stopped it; resume it to go on.
+        is_chief: whether this process goes on with the run (of several workers, one does).
+    """
+
+    step: int
+    is_complete: bool
+    is_chief: bool
+
+
+def train(config: Config, run_dir: Path, console: Console, *, resume: bool = False, verbose: int = 1) -> Trained:
     """Data → examples → features → two towers → checkpoints, in `run_dir`.
 
-    A new run refuses a directory that already holds one; a resumed run continues its own.
+    A new run refuses a directory that already holds one; a resumed run continues its own. Of several workers
+    (`TF_CONFIG`), which all see `run_dir`, the chief prepares data and features and the others wait for it.
     """
+    strategy = choose_strategy()  # first: workers cannot be connected once TensorFlow is in use
+    if is_chief(strategy):
+        _prepare(config, run_dir, console, resume)
+    gather_numbers(strategy, 0)
+
+    # -------------------------------------------------------------------------------------- training
+    with _step(console, "training"):
+        facts = read_json(run_dir / "run.json")
+        mined = run_dir / "mined" / facts["mined"]
+        products = read_products(Path(facts["data"]))
+        fitted = Fitted.load(run_dir / "features", config.features)
+        catalog = load_catalog(products, run_dir / "features")
+        num_seen = num_products_before(products, _train_end(mined))
+        examples = load_examples(mined, catalog.product_ids, config.training)
+        if config.training.teacher_queries:
+            examples = _taught(examples, products.slice(0, num_seen), config.training)
+            console.print(f"  {len(examples):,} examples with those of BM25")
+        batch_size = config.training.batch_size // strategy.num_replicas_in_sync
+        maker = build_batch_maker(config, fitted, catalog, examples, mined, num_seen, batch_size)
+        result = fit(
+            lambda: build_two_tower(config, fitted),
+            lambda elements: batch_dataset(maker, config, fitted, elements),
+            config,
+            run_dir,
+            strategy=strategy,
+            resume=resume,
+            verbose=verbose,
+        )
+    return Trained(result.step, result.is_complete, is_chief(strategy))
+
+
+def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> None:
+    """Everything before training: checked data, mined tables and features, on disk."""
     _check_run(config, run_dir, resume)
 
     # ------------------------------------------------------------------------------------------ data
@@ -77,42 +135,30 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
         num_seen = num_products_before(products, windows.train_end)
         if not (run_dir / "features").exists():
             with atomic_directory(run_dir / "features") as folder:
-                vocabulary = build_vocabulary(config.features, products, examples.queries, num_seen)
-                vocabulary.save(folder)
-                build_catalog(config.features, vocabulary, products, folder)
-        vocabulary = Vocabulary.load(run_dir / "features")
-        catalog = load_catalog(config.features, products, run_dir / "features")
-        query_tokens = tokenize_queries(config.features, vocabulary, examples.queries)
-        console.print(f"  {len(vocabulary.tokens):,} tokens and {vocabulary.num_oov_buckets:,} hashed rows")
-
-    # -------------------------------------------------------------------------------------- training
-    with _step(console, "training"):
-        batch_size = config.training.batch_size // choose_strategy().num_replicas_in_sync
-        maker = BatchMaker(examples, query_tokens, catalog, num_seen, config.training, batch_size)
-        fit(
-            lambda: _build_model(config, vocabulary),
-            lambda first, count: batch_dataset(maker, config.features, vocabulary, first, count),
-            config,
-            run_dir,
-            resume=resume,
-            verbose=verbose,
-        )
+                fitted = fit_features(
+                    config.features, products, examples.queries, examples.contexts, num_seen, config.training.seed
+                )
+                fitted.save(folder)
+                build_catalog(config, fitted, products, folder)
+        fitted = Fitted.load(run_dir / "features", config.features)
+        sizes = [f"{vocabulary.size:,} {name} token rows" for name, vocabulary in fitted.vocabularies.items()]
+        console.print(f"  {', '.join(sizes)}, {len(fitted.shops.tokens):,} shops")
 
 
 def export(run_dir: Path, console: Console) -> None:
     """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`."""
     config, facts, mined = _read_run(run_dir)
     products = read_products(Path(facts["data"]))
-    vocabulary = Vocabulary.load(run_dir / "features")
+    fitted = Fitted.load(run_dir / "features", config.features)
     with _step(console, "tuning of BM25"):
         bm25 = _tune_bm25(products, load_requests(mined / "requests.parquet", "selection", products))
     with _step(console, "export"):
-        model = restore(lambda: _build_model(config, vocabulary), config, run_dir)
+        model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
             run_dir / "export",
             model=model,
             config=config,
-            vocabulary=vocabulary,
+            fitted=fitted,
             products=products,
             mined=mined,
             bm25=bm25,
@@ -204,7 +250,7 @@ def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
 
 def _refuse_changes(old: Config, new: Config, run_dir: Path) -> None:
     """A resumed run keeps what its checkpoint and features were made with."""
-    for stage in ("marketplace", "data", "features", "model", "loss"):
+    for stage in ("marketplace", "data", "features", "graph", "history", "model", "loss", "negatives"):
         if getattr(old, stage) != getattr(new, stage):
             raise InputError(
                 f"{run_dir}: --resume with other {stage} settings; only training.*, export.* and "
@@ -233,8 +279,18 @@ def _data_directory(config: Config, run_dir: Path) -> Path:
     return directory
 
 
-def _build_model(config: Config, vocabulary: Vocabulary) -> TwoTower:
-    return build_two_tower(config, vocabulary.size, vocabulary.inverse_document_frequency())
+def _train_end(mined: Path) -> datetime:
+    return datetime.fromisoformat(read_json(mined / "windows.json")["train_end"])
+
+
+def _taught(examples: Examples, products: pa.Table, config: TrainingConfig) -> Examples:
+    """Weak examples from BM25, untuned: its best products for training queries and for spans of titles."""
+    rng = np.random.default_rng(config.seed)
+    titles = products.column("title").to_pylist()
+    spans = [title_span(titles[row], rng) for row in rng.integers(0, len(titles), config.teacher_queries)]
+    queries = list(dict.fromkeys([*examples.queries, *spans]))
+    found, _ = BM25.build(lexical_texts(products), "tuned").search(queries, config.teacher_depth)
+    return with_weak_examples(examples, queries, Bags(found[found >= 0], (found >= 0).sum(axis=1).astype(np.int32)))
 
 
 def _tune_bm25(products: pa.Table, selection: Requests) -> dict[str, Any]:
@@ -260,7 +316,7 @@ def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> 
     chosen = read_json(export_dir / "bm25.json")
     tuned = BM25Settings(chosen["k1"], chosen["b"], chosen["weights"])
     makers: dict[str, Callable[[], System]] = {
-        "uepp": lambda: Towers(export_dir),
+        "uepp": lambda: Towers(export_dir, config.history),
         "bm25": lambda: Lexical(products, "tuned", tuned),
         "bm25_stemmed": lambda: Lexical(products, "stemmed"),
         "bm25_plain": lambda: Lexical(products, "plain"),

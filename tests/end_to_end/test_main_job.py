@@ -1,9 +1,14 @@
 """The main job on a tiny generated marketplace: from nothing to a run that is searched and evaluated, by command."""
 
 import json
+import math
+import os
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,14 +23,25 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
+from as_of import COORDINATES, NUMBERS, PLACE_NAMES, inputs_of, requests_in
 
 from uepp import cli, pipeline
+from uepp.config import HistoryConfig
+from uepp.evaluation.requests import load_requests
+from uepp.features.requests import RawRequests
+from uepp.serving import search
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "marketplace": {"num_products": 300, "num_events": 12_000, "seed": 1},
-    "features": {"groups": [["title", "tags"], ["category", "attributes"]], "num_oov_buckets": 50},
+    "features": {
+        "groups": [["title", "tags"], ["category", "attributes"]],
+        "num_oov_buckets": 50,
+        "location_buckets": [3, 10],
+    },
     "model": {"token_dim": 16, "output_dim": 16},
-    "training": {"max_steps": 10, "batch_size": 32, "num_uniform_negatives": 16, "checkpoint_every_steps": 5},
+    "negatives": {"num_uniform": 16},
+    "training": {"max_steps": 10, "batch_size": 32, "checkpoint_every_steps": 5},
 }
 SEGMENTS = ("all", "head", "torso", "tail", "non_repeat")
 BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
@@ -85,6 +101,19 @@ class Job:
     def metrics(self) -> dict[str, Any]:
         return json.loads((self.run / "metrics.json").read_text(encoding="utf-8"))
 
+    @property
+    def train_end(self) -> datetime:
+        return datetime.fromisoformat(json.loads((self.data / "dataset.json").read_text())["train_end"])
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return pq.read_table(self.data / "events.parquet").to_pylist()
+
+    @property
+    def products(self) -> pa.Table:
+        """In product-index order."""
+        return pq.read_table(self.run / "export" / "products.parquet")
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
@@ -97,6 +126,23 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         outcome = run_command(_Streams(root, patch), "train", config, "--run", run)
     assert outcome.code == 0, outcome.err
     return Job(run, root / "runs" / "marketplace-300-12000-1", config, outcome)
+
+
+@pytest.fixture(scope="module")
+def query_tower(job: Job) -> Any:
+    """The exported query tower, as anybody loads it."""
+    return tf.saved_model.load(str(job.run / "export" / "query_tower"))
+
+
+@pytest.fixture(scope="module")
+def searcher(job: Job) -> search.Searcher:
+    return search.Searcher(job.run)
+
+
+@pytest.fixture
+def loaded(searcher: search.Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that search need not load the run again."""
+    monkeypatch.setattr(search, "Searcher", lambda _: searcher)
 
 
 @pytest.fixture
@@ -116,6 +162,20 @@ def everything_below(directory: Path) -> dict[str, str]:
 
 def vectors_of(run: Path) -> np.ndarray:
     return np.concatenate([np.load(path) for path in sorted((run / "export" / "vectors").iterdir())])
+
+
+def embed(tower: Any, inputs: dict[str, Any]) -> np.ndarray:
+    """One request through an exported tower: a text or number an input, histories as lists."""
+    tensors = {
+        name: tf.constant([value], tf.float32 if name in COORDINATES else tf.string) for name, value in inputs.items()
+    }
+    return tower.signatures["serving_default"](**tensors)["embedding"].numpy()[0]
+
+
+def nobody(query: str) -> dict[str, Any]:
+    """Inputs of the query tower for somebody of whom nothing is known."""
+    names = dict.fromkeys(PLACE_NAMES, "") | dict.fromkeys(COORDINATES, math.nan)
+    return {"query": query, **names, **{name: [] for name in NUMBERS}}
 
 
 # The run
@@ -177,27 +237,20 @@ def test_metrics_have_the_agreed_shape(job: Job) -> None:
         assert scores["all"]["recall@1000"] > 0
 
 
-def test_the_recall_of_the_run_is_that_of_a_loop_over_its_export(job: Job) -> None:
+def test_the_recall_of_the_run_is_that_of_a_loop_over_its_export(job: Job, query_tower: Any) -> None:
     """From the events, the query tower and the vectors alone: no index, no baselines, no mined tables."""
-    train_end = datetime.fromisoformat(json.loads((job.data / "dataset.json").read_text())["train_end"])
-    products = pq.read_table(job.run / "export" / "products.parquet", columns=["product_id", "created_at"]).to_pylist()
-    vectors = vectors_of(job.run)
-    columns = ["timestamp", "session_id", "user_id", "query", "type", "product_id"]
-    first: dict[Any, datetime] = {}
-    bought: dict[Any, set[str]] = {}
-    for event in pq.read_table(job.data / "events.parquet", columns=columns).to_pylist():
-        day = (event["timestamp"] - train_end).days
-        key = (event["session_id"], event["user_id"], event["query"])
-        first[key] = min(first.get(key, event["timestamp"]), event["timestamp"])
-        if event["type"] == "purchase" and 2 <= day < 7:
-            bought.setdefault(key, set()).add(event["product_id"])
-    bought = {key: wanted for key, wanted in bought.items() if 2 <= (first[key] - train_end).days < 7}
-    tower = tf.saved_model.load(str(job.run / "export" / "query_tower"))
+    events, products, vectors = job.events, job.products.to_pylist(), vectors_of(job.run)
     by_day: dict[int, list[float]] = {}
-    for key, wanted in bought.items():
-        embedding = tower.signatures["serving_default"](query=tf.constant([key[2]]))["embedding"].numpy()[0]
-        day = (first[key] - train_end).days
-        last_moment = train_end.timestamp() + (day + 1) * 86_400
+    num_personal = 0
+    for (_, user, query), asked in requests_in(events).items():
+        day = (asked.moment - job.train_end).days
+        wanted = {product for moment, product in asked.bought if 2 <= (moment - job.train_end).days < 7}
+        if not wanted or not 2 <= day < 7:
+            continue
+        inputs = inputs_of(query, user, asked.moment, asked.context, events, products)
+        num_personal += bool(inputs["recent_searches"] and inputs["recent_shops"] and inputs["country"])
+        embedding = embed(query_tower, inputs)
+        last_moment = job.train_end.timestamp() + (day + 1) * 86_400
         there = [
             row for row, product in enumerate(products)
             if product["created_at"] is None or product["created_at"].timestamp() < last_moment
@@ -206,9 +259,54 @@ def test_the_recall_of_the_run_is_that_of_a_loop_over_its_export(job: Job) -> No
         found = {products[row]["product_id"] for row in ranked[:10]}
         by_day.setdefault(day, []).append(len(found & wanted) / len(wanted))
     expected = np.mean([np.mean(values) for values in by_day.values()])
-    assert job.metrics["num_requests"] == len(bought)
+    assert job.metrics["num_requests"] == sum(map(len, by_day.values()))
+    assert num_personal > 5
     assert 0 < expected < 1
     assert job.metrics["systems"]["uepp"]["all"]["recall@10"] == pytest.approx(expected, abs=1e-3)
+
+
+def rows_of(raw: RawRequests) -> list[dict[str, Any]]:
+    """What the towers are given for each request; histories without their padding."""
+    rows: list[dict[str, Any]] = [{} for _ in range(len(raw))]
+    for name, tensor in raw.inputs((*nobody("").keys(),), HistoryConfig()).items():
+        for row, value in zip(rows, tensor.numpy().tolist(), strict=True):
+            if isinstance(value, list):
+                texts = [text.decode() for text in value]
+                row[name] = texts[: len(texts) - next((n for n, text in enumerate(texts[::-1]) if text), len(texts))]
+            else:
+                row[name] = value.decode() if isinstance(value, bytes) else value
+    return rows
+
+
+def evaluated_inputs(requests: Path, products: pa.Table) -> dict[Any, dict[str, Any]]:
+    """What the towers are given for each request of a mined table, by session, user and query."""
+    table = pq.read_table(requests)
+    table = table.filter(pc.equal(table["window"], "report"))
+    keys = zip(*(table[name].to_pylist() for name in ("session_id", "user_id", "query")), strict=True)
+    return dict(zip(keys, rows_of(load_requests(requests, "report", products).raw), strict=True))
+
+
+def test_evaluation_knows_of_a_person_what_was_known_when_they_asked(job: Job) -> None:
+    """Place and history of every evaluated request, from the events by loops."""
+    (requests,) = (job.run / "mined").glob("*/requests.parquet")
+    events, products = job.events, job.products.to_pylist()
+    asked = requests_in(events)
+    longest = dict.fromkeys(NUMBERS, 0)
+    found = evaluated_inputs(requests, job.products)
+    for key, row in found.items():
+        _, user, query = key
+        expected = inputs_of(query, user, asked[key].moment, asked[key].context, events, products)
+        for name in COORDINATES:
+            assert row.pop(name) == pytest.approx(expected.pop(name), nan_ok=True)
+        assert row == expected
+        longest = {name: max(longest[name], len(expected[name])) for name in NUMBERS}
+    assert len(found) == job.metrics["num_requests"]
+    assert longest["recent_searches"] == NUMBERS["recent_searches"], "some are longer than what is read"
+    assert min(longest.values()) > 1
+    assert any(user is None for _, user, _ in found)
+    during = [event for event in events if event["user_id"] and event["timestamp"] >= job.train_end]
+    late = {event["query"] for event in during} - {e["query"] for e in events if e["timestamp"] < job.train_end}
+    assert any(set(row["recent_searches"]) & late for row in found.values()), "what they did since training ended"
 
 
 # Again
@@ -233,8 +331,9 @@ def test_the_same_data_elsewhere_gives_the_same_numbers(
 
 
 def test_exporting_again_from_the_checkpoint_gives_the_same_metrics(
-    job: Job, copy: Path, call: Callable[..., Outcome]
+    job: Job, copy: Path, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipeline, "_tune_bm25", lambda *_: job.metrics["bm25"])  # takes longer, and has its own tests
     shutil.rmtree(copy / "export")
     exported = call("export", copy)
     assert exported.code == 0, exported.err
@@ -249,20 +348,48 @@ def saved_weights(run: Path) -> dict[str, np.ndarray]:
     return {name: checkpoint.get_tensor(name) for name in names}
 
 
-def test_a_run_goes_on_where_it_stopped(
+def test_a_run_that_is_told_to_stop_goes_on_where_it_stopped(
     job: Job, copy: Path, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A real process, resumed and stopped by SIGTERM; then the command that it printed, taken as it stands."""
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "--run", copy, "--resume", "--set", "training.max_steps=100000"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    deadline = time.monotonic() + 240
+    while not (copy / "checkpoints" / "ckpt-15.index").exists():
+        assert process.poll() is None, process.communicate()[1][-3_000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, ""), err[-3_000:]
+    (line,) = [line for line in err.splitlines() if line.startswith("Stopped")]
+    stopped = max(int(path.stem.removeprefix("ckpt-")) for path in (copy / "checkpoints").glob("*.index"))
+    saved, _, command = line.partition(" Go on with: ")
+    assert saved == f"Stopped and saved at step {stopped:,} of 100,000."
+    assert 15 <= stopped < 100_000
+    exported = everything_below(job.run / "export")
+    assert everything_below(copy / "export") == exported, "nothing is exported before the end"
+
     # What follows training is tested above, and takes longer.
     monkeypatch.setattr(pipeline, "export", lambda *_: None)
     monkeypatch.setattr(pipeline, "evaluate_run", lambda *_: (job.metrics, copy / "metrics.json"))
-    outcome = call("train", "--run", copy, "--resume", "--set", "training.max_steps=15", "--json")
+    program, *arguments = shlex.split(command)
+    assert program == "uepp"
+    outcome = call(*arguments, "--set", f"training.max_steps={stopped + 3}", "--json")
     assert outcome.code == 0, outcome.err
+    assert "Stopped" not in outcome.err
     assert json.loads(outcome.out) == job.metrics
-    assert {path.stem for path in (copy / "checkpoints").glob("*.index")} == {"ckpt-10", "ckpt-15"}
+    assert (copy / "checkpoints" / f"ckpt-{stopped + 3}.index").is_file()
     before, after = saved_weights(job.run), saved_weights(copy)
     assert set(before) == set(after)
     assert any(np.abs(after[name] - before[name]).max() > 1e-6 for name in before)
-    assert yaml.safe_load((copy / "config.yaml").read_text())["training"]["max_steps"] == 15
+    assert yaml.safe_load((copy / "config.yaml").read_text())["training"]["max_steps"] == stopped + 3
     assert json.loads((copy / "run.json").read_text())["run_id"] == job.metrics["run_id"]
 
 
@@ -313,6 +440,12 @@ def test_the_runs_own_events_file(job: Job, copy: Path, call: Callable[..., Outc
     assert metrics["num_requests"] > job.metrics["num_requests"]
     assert metrics["missing_target_share"] == 0
     assert (copy / "metrics.json").read_bytes() == (job.run / "metrics.json").read_bytes()
+    # Histories are those of training and of the file together, and an event of both counts once.
+    (mined,) = (job.run / "mined").glob("*/requests.parquet")
+    (again,) = (copy / "evaluations").glob("*/mined/requests.parquet")
+    expected, found = (evaluated_inputs(requests, job.products) for requests in (mined, again))
+    assert expected.keys() < found.keys()
+    assert {key: repr(found[key]) for key in expected} == {key: repr(row) for key, row in expected.items()}
 
 
 def report_events(job: Job) -> pa.Table:
@@ -329,8 +462,9 @@ def test_products_that_the_catalogue_lacks_are_counted_misses(
     known = json.loads(call("evaluate", copy, "--events", tmp_path / "known.parquet", "--against", "", "--json").out)
     renamed = pc.if_else(pc.is_valid(events["product_id"]), "unknown", pa.scalar(None, pa.string()))
     strangers = events.set_column(events.schema.get_field_index("product_id"), "product_id", renamed)
-    others = pc.binary_join_element_wise(events["session_id"], "x", "")
-    strangers = strangers.set_column(events.schema.get_field_index("session_id"), "session_id", others)
+    for name in ("session_id", "user_id"):  # of the same people, they would be in each other's histories
+        others = pc.binary_join_element_wise(events[name], "x", "")
+        strangers = strangers.set_column(events.schema.get_field_index(name), name, others)
     pq.write_table(pa.concat_tables([events, strangers]), tmp_path / "half.parquet")
     outcome = call("evaluate", copy, "--events", tmp_path / "half.parquet", "--against", "", "--json")
     assert outcome.code == 0, outcome.err
@@ -410,6 +544,7 @@ def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) 
 # Search
 
 
+@pytest.mark.usefixtures("loaded")
 def test_search_prints_titles_with_scores(job: Job, call: Callable[..., Outcome]) -> None:
     products = pq.read_table(job.data / "products.parquet", columns=["product_id", "title"]).to_pylist()
     titles = {product["product_id"]: product["title"] for product in products}
@@ -424,14 +559,15 @@ def test_search_prints_titles_with_scores(job: Job, call: Callable[..., Outcome]
     assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_search_json_is_the_export_searched_by_hand(job: Job, capfd: pytest.CaptureFixture[str]) -> None:
+def test_search_json_is_the_export_searched_by_hand(
+    job: Job, query_tower: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome = run_command(capfd, "search", job.run, "gold ring", "--k", "400", "--json")
     assert outcome.code == 0, outcome.err
     answer = json.loads(outcome.out)
     assert answer["query"] == "gold ring"
     assert len(answer["hits"]) == 300
-    tower = tf.saved_model.load(str(job.run / "export" / "query_tower"))
-    embedding = tower.signatures["serving_default"](query=tf.constant(["gold ring"]))["embedding"].numpy()[0]
+    embedding = embed(query_tower, nobody("gold ring"))
     vectors = vectors_of(job.run)
     ids = pq.read_table(job.run / "export" / "product_ids.parquet")["product_id"].to_pylist()
     expected = dict(zip(ids, (vectors @ embedding).tolist(), strict=True))
@@ -443,6 +579,48 @@ def test_search_json_is_the_export_searched_by_hand(job: Job, capfd: pytest.Capt
     assert len({hit["product_id"] for hit in answer["hits"]}) == 300
 
 
+@pytest.mark.usefixtures("loaded")
+def test_search_for_somebody_is_the_export_searched_by_hand(
+    job: Job, query_tower: Any, call: Callable[..., Outcome]
+) -> None:
+    """The user's history is what they did before the end of training; where they are is what was given."""
+    events, products = job.events, job.products.to_pylist()
+    bought = [event for event in events if event["type"] == "purchase" and event["timestamp"] < job.train_end]
+    user = next(event["user_id"] for event in reversed(bought) if event["user_id"])
+    context = {"country": "DE", "zip": "10115", "latitude": 52.5, "longitude": 0.0}
+    inputs = inputs_of("gold ring", user, job.train_end, context, events, products)
+    assert min(len(inputs[name]) for name in NUMBERS) > 0
+    embedding = embed(query_tower, inputs)
+    expected = dict(zip(job.products["product_id"].to_pylist(), vectors_of(job.run) @ embedding, strict=True))
+    options = [text for name, value in context.items() for text in (f"--{name}", value)]
+    outcome = call("search", job.run, "gold ring", "--k", "400", "--user", user, *options, "--json")
+    assert outcome.code == 0, outcome.err
+    found = {hit["product_id"]: hit["similarity"] for hit in json.loads(outcome.out)["hits"]}
+    assert found == pytest.approx(expected, abs=1e-5)
+    without = call("search", job.run, "gold ring", "--k", "400", "--json")
+    for_nobody = {hit["product_id"]: hit["similarity"] for hit in json.loads(without.out)["hits"]}
+    assert max(abs(for_nobody[product] - found[product]) for product in found) > 1e-3
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--user", "zoe"], "--user zoe: no events of this user before the end of training"),
+        (["--latitude", "91", "--longitude", "0"], "latitude 91.0: must be between -90 and 90 degrees"),
+        (["--latitude", "nan", "--longitude", "0"], "latitude nan: must be between -90 and 90 degrees"),
+        (["--longitude", "0"], "latitude and longitude: give both or neither"),
+    ],
+)
+def test_unknown_users_and_bad_coordinates_are_refused(
+    job: Job, call: Callable[..., Outcome], options: list[str], expected: str
+) -> None:
+    outcome = call("search", job.run, "ring", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1] == f"error: {expected}"
+
+
+@pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("query", ["", "  ", "?!…"])
 def test_a_query_without_a_word_is_refused(job: Job, call: Callable[..., Outcome], query: str) -> None:
     outcome = call("search", job.run, query)

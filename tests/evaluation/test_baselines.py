@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, lexical_texts
+from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, System, lexical_texts
+from uepp.features.requests import RawRequests
 
 Row = tuple[str, str, int, int, int]
 CATEGORIES = ["ring", "ring", "lamp", None, "lamp", "mug"]
@@ -37,6 +38,11 @@ def write_graph(directory: Path, rows: list[Row]) -> Path:
     schema = pa.schema(list(zip(names, types, strict=True)))
     pq.write_table(pa.table(columns, schema=schema), directory / "graph.parquet")
     return directory
+
+
+def rank(system: System, queries: list[str], k: int, num_products: int) -> Any:
+    """The opponents look at nothing but the query."""
+    return system.rank(RawRequests(queries), k, num_products)
 
 
 def order_oracle(scores: list[float], k: int) -> list[int]:
@@ -86,30 +92,30 @@ ROWS: list[Row] = [
 
 def test_popularity_counts_what_is_relevant(tmp_path: Path) -> None:
     system = Popularity(write_graph(tmp_path, ROWS), products(), ("purchase",))
-    ranking = system.rank(["gold", "never asked"], 4, 6)
+    ranking = rank(system, ["gold", "never asked"], 4, 6)
     # p0 and p1 have one purchase each, p0 more clicks; p2 has nothing at all
     assert ranking.tolist() == [[3, 4, 0, 1]] * 2
     both = Popularity(tmp_path, products(), ("cart", "purchase"))
-    assert both.rank(["gold"], 6, 6).tolist() == [[3, 4, 0, 1, 5, -1]]
+    assert rank(both, ["gold"], 6, 6).tolist() == [[3, 4, 0, 1, 5, -1]]
 
 
 def test_popularity_keeps_to_the_catalogue_of_the_day(tmp_path: Path) -> None:
     system = Popularity(write_graph(tmp_path, ROWS), products(), ("purchase",))
-    assert system.rank(["gold"], 3, 3).tolist() == [[0, 1, -1]]
+    assert rank(system, ["gold"], 3, 3).tolist() == [[0, 1, -1]]
 
 
 def test_a_query_leads_to_its_categories(tmp_path: Path) -> None:
     system = CategoryPopularity(write_graph(tmp_path, ROWS), products(), ("purchase",))
     # gold: lamp 3/4, ring 1/4; p4 .75·3, p0 .25·1, p1 .25·1 with fewer clicks, p2 .75·.001; p3 has no category
-    assert system.rank(["gold"], 6, 6).tolist() == [[4, 0, 1, 2, -1, -1]]
-    assert system.rank(["gold"], 6, 4).tolist() == [[0, 1, 2, -1, -1, -1]]
+    assert rank(system, ["gold"], 6, 6).tolist() == [[4, 0, 1, 2, -1, -1]]
+    assert rank(system, ["gold"], 6, 4).tolist() == [[0, 1, 2, -1, -1, -1]]
 
 
 def test_an_unseen_query_backs_off_to_popularity(tmp_path: Path) -> None:
     export = write_graph(tmp_path, [*ROWS, ("only leaf", "p3", 0, 0, 1), ("only looked", "p5", 9, 0, 0)])
     system = CategoryPopularity(export, products(), ("purchase",))
-    popular = Popularity(export, products(), ("purchase",)).rank(["x"], 5, 6)[0].tolist()
-    ranking = system.rank(["unseen", "gold", "only leaf", "only looked"], 5, 6).tolist()
+    popular = rank(Popularity(export, products(), ("purchase",)), ["x"], 5, 6)[0].tolist()
+    ranking = rank(system, ["unseen", "gold", "only leaf", "only looked"], 5, 6).tolist()
     assert ranking[0] == ranking[2] == ranking[3] == popular
     assert ranking[1] != popular
 
@@ -133,8 +139,8 @@ def test_both_are_the_oracle(
 ) -> None:
     export = write_graph(tmp_path_factory.mktemp("export"), rows)
     popular = popularity_oracle(rows, types)[:num_products]
-    assert Popularity(export, products(), types).rank(["q"], k, num_products).tolist() == [order_oracle(popular, k)]
-    ranking = CategoryPopularity(export, products(), types).rank(["q", "new", "q"], k, num_products)
+    assert rank(Popularity(export, products(), types), ["q"], k, num_products).tolist() == [order_oracle(popular, k)]
+    ranking = rank(CategoryPopularity(export, products(), types), ["q", "new", "q"], k, num_products)
     expected = [category_oracle(rows, query, types, num_products) for query in ("q", "new", "q")]
     for row, scores in zip(ranking.tolist(), expected, strict=True):
         assert len(row) == k
@@ -155,10 +161,10 @@ def test_lexical_texts_drop_fields_that_nobody_filled() -> None:
 @pytest.mark.parametrize("strength", ["plain", "stemmed", "tuned"])
 def test_lexical_ranking_keeps_to_the_catalogue_of_the_day(strength: Any) -> None:
     system = Lexical(products(), strength)
-    ranking = system.rank(["gold", "two words", "xyzzy"], 10, 6)
+    ranking = rank(system, ["gold", "two words", "xyzzy"], 10, 6)
     assert set(ranking[0][ranking[0] >= 0].tolist()) == {0, 3, 4}
     assert ranking[1][0] == 0
     assert ranking[2].tolist() == [-1] * 10
-    prefix = system.rank(["gold"], 10, 4)[0]
+    prefix = rank(system, ["gold"], 10, 4)[0]
     assert set(prefix[prefix >= 0].tolist()) == {0, 3}
     assert np.issubdtype(ranking.dtype, np.integer)

@@ -1,13 +1,20 @@
-"""Evaluation requests: which products could be found on a day, and which targets nobody could find."""
+"""Evaluation requests: which products could be found on a day, which targets nobody could find, and who asked."""
 
+import math
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from uepp.config import HistoryConfig
+from uepp.evaluation.recall import evaluate
 from uepp.evaluation.requests import load_requests
+from uepp.evaluation.segments import Segments
+from uepp.features.requests import RawRequests
 
 US = pa.timestamp("us", "UTC")
 MONDAY, TUESDAY = date(2024, 5, 6), date(2024, 5, 7)
@@ -19,16 +26,38 @@ CREATED = {
     "next": datetime(2024, 5, 7, tzinfo=UTC),
     "later": datetime(2024, 5, 8, tzinfo=UTC),
 }
-PRODUCTS = pa.table({"product_id": list(CREATED), "created_at": pa.array(CREATED.values(), US)})
+STRINGS = pa.list_(pa.string())
+PRODUCTS = pa.table(
+    {
+        "product_id": list(CREATED),
+        "created_at": pa.array(CREATED.values(), US),
+        "title": [f"{name} lamp" for name in CREATED],
+        "tags": pa.array([["a", "b c"], [], None, ["d"], [], []], STRINGS),
+    }
+)
+PLACE = {name: pa.string() for name in ("country", "region", "language", "zip")} | {
+    name: pa.float64() for name in ("latitude", "longitude")
+}
+POINTERS = [f"{kind}_{edge}" for kind in ("searches", "clicks", "purchases") for edge in ("begin", "end")]
+HISTORIES = {
+    "searches": {"query": ["one", "two", "three", "of bert"]},
+    "clicks": {"product_id": ["old", "unknown", "before", "old"], "shop_id": ["s1", None, "s2", "of bert"]},
+    "purchases": {"product_id": ["old", "midnight", "unknown", "evening"]},
+}
+"""The first three rows of each are anna's, day by day."""
 
 
 def write_requests(path: Path, rows: list[dict[str, Any]]) -> Path:
-    strings = pa.list_(pa.string())
     schema = pa.schema(
-        [("window", pa.string()), ("day", pa.date32()), ("query", pa.string()), ("targets", strings),
-         ("non_repeat_targets", strings)]
+        [("window", pa.string()), ("day", pa.date32()), ("query", pa.string()), ("targets", STRINGS),
+         ("non_repeat_targets", STRINGS), *PLACE.items(), *((name, pa.int64()) for name in POINTERS)]
     )  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    pq.write_table(pa.Table.from_pylist([dict.fromkeys(POINTERS, 0) | row for row in rows], schema), path)
+    days = pa.array([datetime(2024, 5, 1 + row, tzinfo=UTC) for row in (0, 1, 2, 0)], US)
+    for kind, columns in HISTORIES.items():
+        arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+        table = pa.table({"user_id": ["anna"] * 3 + ["bert"], "timestamp": days, **arrays})
+        pq.write_table(table, path.parent / f"history_{kind}.parquet")
     return path
 
 
@@ -87,3 +116,101 @@ def test_rows_of_several_chunks_keep_their_requests(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "many.parquet", row_group_size=3)
     one, many = (load_requests(tmp_path / f"{name}.parquet", "report", PRODUCTS) for name in ("one", "many"))
     assert many.target_lists() == one.target_lists() == [[0] * (number % 3) + [4] for number in range(10)]
+
+
+# Who asked
+
+
+def pointers(end: int, begin: int = 0) -> dict[str, int]:
+    return {name: end if name.endswith("end") else begin for name in POINTERS}
+
+
+def inputs(raw: RawRequests, **numbers: int) -> dict[str, list[Any]]:
+    names = ("query", *PLACE, "recent_searches", "recent_shops", "recent_titles", "purchased_tags")
+    made = raw.inputs(names, HistoryConfig(**numbers))
+    texts = {name: value.numpy().tolist() for name, value in made.items()}
+
+    def decoded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decoded(part) for part in value]
+        return value.decode() if isinstance(value, bytes) else value
+
+    return {name: decoded(value) for name, value in texts.items()}
+
+
+def test_who_asked(tmp_path: Path) -> None:
+    """Histories are the rows that a request points at, and most recent first; places are as they were written."""
+    place = {"country": "US", "zip": "02134", "latitude": 42.5, "longitude": -71.25}
+    rows = [
+        request("lamp", ["old"], **pointers(2), **place),
+        request("anybody", ["old"]),
+        request("mug", ["old"], **pointers(3), region="CA", language="en"),
+        request("bert's", ["old"], **pointers(4, begin=3)),
+    ]
+    raw = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS).raw
+    found = inputs(raw)
+    assert found["query"] == ["lamp", "anybody", "mug", "bert's"]
+    assert found["country"] == ["US", "", "", ""]
+    assert found["region"] == ["", "", "CA", ""]
+    assert found["language"] == ["", "", "en", ""]
+    assert found["zip"] == ["02134", "", "", ""]
+    assert found["latitude"][0] == 42.5
+    assert found["longitude"][0] == -71.25
+    assert all(math.isnan(value) for name in ("latitude", "longitude") for value in found[name][1:])
+    assert found["recent_searches"] == [["two", "one", ""], ["", "", ""], ["three", "two", "one"], ["of bert", "", ""]]
+    assert found["recent_shops"] == [["", "s1", ""], ["", "", ""], ["s2", "", "s1"], ["of bert", "", ""]]
+    titles = [["", "old lamp", ""], ["", "", ""], ["before lamp", "", "old lamp"], ["old lamp", "", ""]]
+    assert found["recent_titles"] == titles
+    assert found["purchased_tags"] == [["", "a\nb c", ""], ["", "", ""], ["", "", "a\nb c"], ["d", "", ""]]
+
+
+def test_only_as_much_of_a_history_as_the_tower_reads(tmp_path: Path) -> None:
+    rows = [request("lamp", ["old"], **pointers(3)), request("mug", ["old"], **pointers(1))]
+    raw = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS).raw
+    found = inputs(raw, num_searches=2, num_shops=1, num_clicked_products=5, num_purchased_products=1)
+    assert found["recent_searches"] == [["three", "two"], ["one", ""]]
+    assert found["recent_shops"] == [["s2"], ["s1"]]
+    assert [len(row) for row in found["recent_titles"]] == [3, 3]
+    assert found["purchased_tags"] == [[""], ["a\nb c"]]
+
+
+def test_some_requests_keep_what_is_theirs(tmp_path: Path) -> None:
+    rows = [request(str(n), ["old"], country=f"c{n}", **pointers(n % 4)) for n in range(6)]
+    raw = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS).raw
+    every, some = inputs(raw), inputs(raw.take(np.array([5, 1, 3])))
+    for name in ("query", "country"):
+        assert some[name] == [every[name][row] for row in (5, 1, 3)]
+    assert some["recent_searches"] == [every["recent_searches"][row] for row in (5, 1, 3)]
+    assert [row[0] for row in some["recent_searches"]] == ["one", "one", "three"]
+
+
+class _Clairvoyant:
+    """Finds what a request's country says, for requests that have the history they should have."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, list[str]]] = []
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        self.asked.append((num_products, requests.queries))
+        found = inputs(requests)
+        product = [list(CREATED).index(country) for country in found["country"]]
+        is_own = [row[0] == query for row, query in zip(found["recent_searches"], found["query"], strict=True)]
+        ranking = np.full((len(requests), k), -1)
+        ranking[:, 0] = np.where(is_own, product, -1)
+        return ranking
+
+
+def test_systems_are_given_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of two days in turn, ranked a few at a time: place, history and targets stay together."""
+    monkeypatch.setattr("uepp.evaluation.recall._RANKED_AT_ONCE", 2)
+    last = {1: "one", 2: "two", 3: "three"}
+    rows = [
+        request(last[1 + n % 3], [name], country=name, day=(MONDAY, TUESDAY)[n % 2], **pointers(1 + n % 3))
+        for n, name in enumerate(("old", "before", "midnight", "evening", "old", "next", "old"))
+    ]
+    rows.append(request("one", ["old"], country="old", day=MONDAY))  # without its history: a miss
+    requests = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS)
+    system = _Clairvoyant()
+    scores = evaluate(system, requests, Segments(np.array(["head"] * 8), "all"), [1])
+    assert scores["all"]["recall@1"] == pytest.approx((4 / 5 + 3 / 3) / 2)
+    assert [(number, len(queries)) for number, queries in system.asked] == [(4, 2), (4, 2), (4, 1), (5, 2), (5, 1)]

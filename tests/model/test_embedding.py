@@ -1,5 +1,12 @@
 """The average of a bag and its gradient (UEPPR Eq. 2)."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import oracles
 import pytest
@@ -7,7 +14,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.model.embedding import TokenBags, TokenTable, bag_average
+from uepp.model.embedding import EmbeddingTable, TokenBags, average_of, bag_average
 
 TABLE = np.random.default_rng(1).standard_normal((11, 3)).astype(np.float32)
 
@@ -75,7 +82,7 @@ def test_order_of_tokens_and_rows_does_not_matter() -> None:
 def test_table_starts_scaled_by_idf_and_the_same_for_a_seed() -> None:
     scale = np.linspace(1, 5, 2_000).astype(np.float32)
     one, same, other, plain = (
-        TokenTable(2_000, 16, row_scale, seed).embeddings.numpy()
+        EmbeddingTable(2_000, 16, "tokens", row_scale, seed).embeddings.numpy()
         for row_scale, seed in ((scale, 1), (scale, 1), (scale, 2), (None, 1))
     )
     np.testing.assert_array_equal(one, same)
@@ -85,8 +92,77 @@ def test_table_starts_scaled_by_idf_and_the_same_for_a_seed() -> None:
 
 
 def test_table_averages_and_is_one_variable() -> None:
-    table = TokenTable(5, 4, None, 1)
+    table = EmbeddingTable(5, 4, "tokens", None, 1)
     got = table(bags([[0, 1], [2]])).numpy()
     np.testing.assert_allclose(got, oracles.bag_average(table.embeddings.numpy(), [[0, 1], [2]]), atol=1e-6)
     table(bags([[3]]))
     assert [variable.shape.as_list() for variable in table.trainable_variables] == [[5, 4]]
+    assert table.trainable_variables[0].name.startswith("tokens_embeddings")
+
+
+def test_rows_of_ids_also_repeated() -> None:
+    table = EmbeddingTable(5, 4, "shops", None, 1)
+    with tf.GradientTape() as tape:
+        rows = table.rows(tf.constant([3, 1, 3]))
+        loss = tf.reduce_sum(rows * tf.constant([[1.0], [10.0], [100.0]]))
+    np.testing.assert_array_equal(rows, table.embeddings.numpy()[[3, 1, 3]])
+    slices = tape.gradient(loss, table.embeddings)
+    assert isinstance(slices, tf.IndexedSlices)
+    np.testing.assert_array_equal(
+        tf.convert_to_tensor(slices), np.array([0, 10, 0, 101, 0])[:, np.newaxis] * np.ones((5, 4))
+    )
+    assert table.rows(tf.constant([], tf.int32)).shape == (0, 4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 10), max_size=4), min_size=1, max_size=5))
+def test_average_of_rows_of_a_tensor_is_the_oracle(rows: list[list[int]]) -> None:
+    """Also where no bag has an id: there, TensorFlow's gradient of a sparse segment sum is uninitialised memory."""
+    tensor = tf.constant(TABLE)
+    upstream = np.random.default_rng(2).standard_normal((len(rows), 3)).astype(np.float32)
+    met: list[int] = []
+
+    def embed(ids: tf.Tensor) -> tf.Tensor:
+        met.extend(ids.numpy().tolist())
+        return tf.gather(tensor * 2.0, ids)
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        averages = average_of(embed, bags(rows))
+        loss = tf.reduce_sum(averages * upstream)
+    np.testing.assert_allclose(averages, oracles.bag_average(2 * TABLE, rows), atol=1e-6)
+    expected = 2 * oracles.bag_average_gradient(TABLE, rows, upstream)
+    np.testing.assert_allclose(tape.gradient(loss, tensor), expected, atol=1e-5)
+    assert sorted(met) == sorted({token for row in rows for token in row}), "each distinct id is embedded once"
+
+
+@pytest.fixture(scope="module")
+def seen_by_replicas() -> dict[str, Any]:
+    """What mirrored_tables.py prints; strategies need a process of their own."""
+    finished = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("mirrored_tables.py"))],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-2_000:]
+    return json.loads(finished.stdout.strip().splitlines()[-1])
+
+
+def test_replicas_gather_rows_and_never_read_a_table(seen_by_replicas: dict[str, Any]) -> None:
+    """tf.gather of a mirrored variable reads all of it, and the next sparse update then copies it."""
+    seen = seen_by_replicas
+    assert seen["num_tables"] == 3
+    assert seen["kinds"] == ["IndexedSlices"] * 3 * 2
+    assert seen["num_gathers"] >= 2 * 3
+    assert seen["whole_reads"] == []
+    assert seen["replicas_agree"]
+    assert seen["not_zero"]
+    for outside, inside in zip(seen["outside"], seen["inside"], strict=True):
+        np.testing.assert_allclose(inside, outside, atol=1e-5)
+
+
+def test_replicas_normalise_by_the_batch_of_all(seen_by_replicas: dict[str, Any]) -> None:
+    np.testing.assert_allclose(seen_by_replicas["halves"], seen_by_replicas["whole"], atol=1e-4)

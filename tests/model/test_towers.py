@@ -1,26 +1,26 @@
 """The two towers: unit vectors, how they start, and what training changes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_model
 import tensorflow as tf
 
-from uepp.config import Config
-from uepp.model.towers import TwoTower, build_two_tower
+from uepp.config import load_config, save_config
+from uepp.model.features import Features
+from uepp.model.towers import Tower, TwoTower
 
-NUM_TOKENS = 30
-IDF = np.linspace(1, 4, NUM_TOKENS).astype(np.float32)
+NUM_TOKENS = small_model.NUM_TOKENS
+TOKENS_ONLY = {"product_encoders": ("tokens",), "query_encoders": ("tokens",)}
 
 
 def model_of(groups: tuple = (("title",), ("description",)), **model: Any) -> TwoTower:
-    config = Config.model_validate(
-        {"features": {"groups": groups}, "model": {"token_dim": 8, "output_dim": 8} | model, "training": {"seed": 5}}
-    )
-    return build_two_tower(config, NUM_TOKENS, IDF)
+    return small_model.make_model(features={"groups": groups}, model=TOKENS_ONLY | model)
 
 
-def features(queries: list[list[int]], *groups: list[list[int]]) -> dict[str, tf.Tensor]:
+def features(queries: list[list[int]], *groups: list[list[int]]) -> Features:
     made = {}
     for prefix, bags in [("query", queries), *((f"product/{position}", bags) for position, bags in enumerate(groups))]:
         made[f"{prefix}/values"] = tf.constant([token for bag in bags for token in bag], tf.int32)
@@ -166,22 +166,21 @@ def test_hidden_layers_are_as_configured() -> None:
         model(features(BAGS, BAGS, OTHER))
         return [v.shape.as_list() for v in model.product_tower.trainable_variables if "embeddings" not in v.name]
 
-    assert shapes(hidden_layers=()) == [[16, 8], [8]]
-    assert shapes(hidden_layers=(6,), batch_norm=False) == [[16, 6], [6], [6, 8], [8]]
+    assert shapes(hidden_layers=()) == [[16, 8]]
+    assert shapes(hidden_layers=(6,), batch_norm=False) == [[16, 6], [6], [6, 8]]
     assert shapes(hidden_layers=(6, 4)) == [[16, 6], [6], [6], [6, 4], [4], [4], [4, 8], [8]]
 
 
 def test_the_feed_forward_part_of_an_equal_start_learns() -> None:
-    """It starts at zero, and its projection's gradient is not zero."""
+    """It starts at zero, by the scale of its last normalisation, whose gradient is not zero."""
     model = model_of(hidden_layers=(16,))
     with tf.GradientTape() as tape:
         queries, products = model(features(BAGS, OTHER, BAGS), training=True)
         loss = -tf.reduce_sum(queries * products)
-    by_shape = {
-        tuple(v.shape): g
-        for v, g in zip(model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True)
-    }
-    assert np.abs(by_shape[(16, 8)]).max() > 1e-4
+    variables = [v for v in model.trainable_variables if "gamma" in v.name and tuple(v.shape) == (8,)]
+    assert len(variables) == 2, "one a tower"
+    assert not any(np.any(v) for v in variables)
+    assert all(np.abs(gradient).max() > 1e-4 for gradient in tape.gradient(loss, variables))
 
 
 @pytest.mark.parametrize("projection", ["equal", "independent"])
@@ -197,4 +196,158 @@ def test_idf_start_can_be_switched_off() -> None:
     with_idf, without = model_of(), model_of(idf_start=False)
     with_idf(batch), without(batch)
     ratio = with_idf.table_variables[0].numpy() / without.table_variables[0].numpy()
-    np.testing.assert_allclose(ratio, np.repeat((IDF / IDF.mean())[:, np.newaxis], 8, axis=1), rtol=1e-4)
+    idf = small_model.vocabulary(NUM_TOKENS).inverse_document_frequency()
+    np.testing.assert_allclose(ratio, np.repeat((idf / idf.mean())[:, np.newaxis], 8, axis=1), rtol=1e-4)
+
+
+# With every encoder
+
+
+EVERYTHING = {"hidden_layers": (16,)}
+
+
+@pytest.mark.parametrize("projection", ["equal", "independent"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_all_encoders_give_unit_vectors_in_float32(projection: str, precision: str, training: bool) -> None:
+    model = small_model.make_model(model=EVERYTHING | {"initial_projection": projection, "precision": precision})
+    for output in model(small_model.batch().features(), training=training):
+        assert output.dtype == tf.float32
+        lengths = np.linalg.norm(output, axis=1)
+        assert (np.isclose(lengths, 1, atol=1e-5) | (lengths == 0)).all()
+        assert (lengths > 0).sum() >= len(lengths) - 1
+    assert {variable.dtype for variable in model.variables} == {tf.float32}
+
+
+def test_mixed_precision_is_close_to_float32() -> None:
+    settings = EVERYTHING | {"initial_projection": "independent"}
+    exact, mixed = (
+        small_model.make_model(model=settings | {"precision": precision}) for precision in ("float32", "mixed_bfloat16")
+    )
+    batch = small_model.batch().features()
+    outputs, gradients = [], []
+    for model in (exact, mixed):
+        model(batch)
+        with tf.GradientTape() as tape:
+            queries, products = model(batch)
+            loss = tf.reduce_sum(tf.matmul(queries, products, transpose_b=True)[:, :2])
+        outputs.append(np.concatenate([queries, products]))
+        slices = tape.gradient(loss, model.table_variables)
+        assert all(isinstance(one, tf.IndexedSlices) for one in slices)
+        gradients.append(np.concatenate([tf.convert_to_tensor(one).numpy().ravel() for one in slices]))
+    cosines = (outputs[0] * outputs[1]).sum(axis=1)
+    assert cosines.min() > 0.999
+    assert not np.array_equal(*outputs), "something is computed in bfloat16"
+    assert np.corrcoef(*gradients)[0, 1] > 0.99
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def projection_of(tower: Tower) -> tf.Variable:
+    (kernel,) = [v for v in tower.trainable_variables if v.name.startswith("two_tower/product_tower/dense")]
+    return kernel
+
+
+def test_what_starts_without_effect_learns() -> None:
+    """Shops, places and histories change nothing at first, and their part of the projection has a gradient."""
+    plain = small_model.make_model(model={"product_encoders": ("tokens", "graph"), "query_encoders": ("tokens",)})
+    model = small_model.make_model(model={"product_encoders": ("tokens", "graph", "shop", "location")})
+    batch = small_model.batch().features()
+    for one, other in zip(model(batch), plain(batch), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    with tf.GradientTape() as tape:
+        queries, products = model(batch)
+        loss = tf.reduce_sum(tf.matmul(queries, products, transpose_b=True)[0] * [1.0, -1, 0.5, 2, -0.3])
+    gradient = tape.gradient(loss, projection_of(model.product_tower))
+    assert gradient.shape == (3 * 8 + 8 + 4 * 4, 8)
+    assert gradient.numpy()[3 * 8 :].any(axis=1).sum() >= 8 + 3 * 4
+
+
+def test_graph_counts_half_at_the_start() -> None:
+    """A product whose neighbours say what the query says is nearer than one without."""
+    model = small_model.make_model(model={"token_dim": 64, "output_dim": 64})
+    requests = [small_model.Request([1, 2])]
+    products = [
+        small_model.Product(([10, 11], []), neighbors=[0]),
+        small_model.Product(([10, 11], []), neighbors=[1]),
+        small_model.Product(([1, 2], []), neighbors=[1]),
+    ]
+    queries, embeddings = model(small_model.Batch(requests, products, [[1, 2], [20, 21]], []).features())
+    asked, other, titled = (queries.numpy() @ embeddings.numpy().T)[0]
+    assert titled > asked > other
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+def test_a_row_that_only_reads_what_starts_without_effect_has_no_exploding_gradient(hidden: tuple[int, ...]) -> None:
+    """Its output is exactly zero at first: one over its length must not reach the weights."""
+    model = small_model.make_model(model={"hidden_layers": hidden})
+    batch = small_model.Batch(
+        [small_model.Request([]), small_model.Request([1, 2], shops=[3])],
+        [small_model.Product(([], []), shop=2), small_model.Product(([3], [4]))],
+    ).features()
+    with tf.GradientTape() as tape:
+        queries, products = model(batch, training=True)
+        loss = tf.reduce_sum(tf.matmul(queries + 0.1, products - 0.1, transpose_b=True))
+    assert not queries[0].numpy().any()
+    assert not products[0].numpy().any()
+    for gradient, variable in zip(
+        tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True
+    ):
+        assert np.abs(small_model.dense(gradient, variable)).max() < 100
+
+
+def test_every_variable_gets_a_finite_gradient() -> None:
+    model = small_model.make_model(
+        model=EVERYTHING | {"initial_projection": "independent"}, features={"own_tables": ("description",)}
+    )
+    batch = small_model.batch().features()
+    with tf.GradientTape() as tape:
+        queries, products = model(batch, training=True)
+        loss = tf.reduce_sum(tf.matmul(queries, products, transpose_b=True) ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for gradient, variable in zip(gradients, model.trainable_variables, strict=True):
+        assert gradient is not None, variable.name
+        assert np.isfinite(small_model.dense(gradient, variable)).all(), variable.name
+        is_table = any(variable is table for table in model.table_variables)
+        assert isinstance(gradient, tf.IndexedSlices) == is_table, variable.name
+    assert len(model.table_variables) == 4
+
+
+def test_weights_and_settings_travel_through_files(tmp_path: Path) -> None:
+    stages = {"model": EVERYTHING, "features": {"own_tables": ["description"]}, "training": {"seed": 6}}
+    config = small_model.make_config(**stages)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(str(tmp_path / "config.yaml")) == config
+    batch = small_model.batch().features()
+    model = small_model.make_model(**stages)
+    model(batch)
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2]))
+    tf.train.Checkpoint(model=model).write(str(tmp_path / "weights"))
+    other = small_model.make_model(**stages | {"training": {"seed": 7}})
+    other(batch)
+    tf.train.Checkpoint(model=other).read(str(tmp_path / "weights")).assert_consumed()
+    for one, same in zip(model(batch), other(batch), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("projection", ["equal", "independent"])
+def test_the_same_seed_gives_the_same_full_model_and_another_seed_another(projection: str) -> None:
+    batch = small_model.batch().features()
+    settings = {"model": EVERYTHING | {"initial_projection": projection}}
+    models = [small_model.make_model(**settings, training={"seed": seed}) for seed in (5, 5, 6)]
+    for model in models:
+        model(batch)
+    one, same, other = ([variable.numpy() for variable in model.trainable_variables] for model in models)
+    for position, values in enumerate(one):
+        np.testing.assert_array_equal(values, same[position])
+    assert sum(not np.array_equal(a, b) for a, b in zip(one, other, strict=True)) > len(one) / 3
+
+
+def test_deep_outputs_have_no_direction_in_common() -> None:
+    """With a shift of its own the last layer can make all similarities equal, and training stayed there."""
+    model = model_of(hidden_layers=(16,), initial_projection="independent")
+    normalization = model.product_tower._hidden[-1]
+    assert not normalization.center
+    rng = np.random.default_rng(0)
+    outputs = normalization(tf.constant(rng.normal(3.0, 1.0, (64, 8)), tf.float32), training=True)
+    np.testing.assert_allclose(tf.reduce_mean(outputs, axis=0), np.zeros(8), atol=1e-5)

@@ -1,4 +1,4 @@
-"""The multi-part hinge against the paper's formula (UEPPR III-E), and its edges."""
+"""Losses against the papers' formulas (UEPPR III-E, Yi et al. 2019), and their edges."""
 
 import numpy as np
 import oracles
@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.training.losses import negative_hinge, positive_hinge
+from uepp.training.losses import negative_hinge, positive_hinge, sampled_softmax
 
 THRESHOLDS = (0.7, 0.8, 0.9)
 
@@ -125,3 +125,91 @@ def test_order_of_candidates_does_not_matter_and_halves_add_up() -> None:
     assert whole.numpy().max() > 0
     np.testing.assert_allclose(whole, shuffled, rtol=1e-5)
     np.testing.assert_allclose(whole, halves, rtol=1e-5)
+
+
+# Sampled softmax
+
+
+def softmax_case(seed: int, rows: int, columns: int) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    similarity, is_negative, _ = random_case(seed, rows, columns)
+    positive = rng.integers(0, columns, rows).astype(np.int32)
+    log_expected_count = rng.uniform(-9, 1, columns).astype(np.float32)
+    weight = rng.choice([0.0, 0.25, 1.0, 2.0], columns).astype(np.float32)
+    return similarity, positive, is_negative, log_expected_count, weight
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9), st.sampled_from([0.05, 0.2, 1.0]))
+def test_sampled_softmax_is_the_oracle(seed: int, rows: int, columns: int, temperature: float) -> None:
+    case = softmax_case(seed, rows, columns)
+    got = sampled_softmax(*map(tf.constant, case), temperature).numpy()
+    np.testing.assert_allclose(got, oracles.sampled_softmax(*case, temperature), rtol=1e-4, atol=1e-4)
+    assert (got >= 0).all()
+
+
+def test_sampled_softmax_spelled_out() -> None:
+    """exp(s / τ) / Q: the positive's 4 / 2; negatives 1 / 0.5 and, at weight ½, 3 / 1; the last is masked."""
+    similarity = tf.math.log(tf.constant([[4.0, 1.0, 3.0, 9.0]])) * 0.1
+    counts = tf.math.log(tf.constant([2.0, 0.5, 1.0, 1.0]))
+    is_negative, weight = tf.constant([[False, True, True, False]]), tf.constant([1.0, 1.0, 0.5, 1.0])
+    got = sampled_softmax(similarity, tf.constant([0]), is_negative, counts, weight, 0.1)
+    np.testing.assert_allclose(got, [-np.log(2.0 / (2.0 + 2.0 + 1.5))], rtol=1e-5)
+
+
+def test_sampled_softmax_estimates_the_full_softmax() -> None:
+    """What logQ is for: corrected draws stand for the whole catalogue, however unequal the shares they came with."""
+    rng = np.random.default_rng(0)
+    catalogue = rng.uniform(-1, 1, 50).astype(np.float32)
+    share = rng.dirichlet(np.full(50, 0.5)) * 0.9 + 0.1 / 50
+    drawn = rng.choice(50, 100_000, p=share)
+    everything = float(np.exp(catalogue / 0.5).sum())
+
+    def estimate(log_expected_count: np.ndarray) -> float:
+        similarity = np.concatenate([[0.0], catalogue[drawn]]).astype(np.float32)[np.newaxis]
+        counts = np.concatenate([[0.0], log_expected_count[drawn]]).astype(np.float32)
+        is_negative = tf.ones([1, 100_001], tf.bool)
+        loss = sampled_softmax(
+            tf.constant(similarity), tf.constant([0]), is_negative, tf.constant(counts), tf.ones([100_001]), 0.5
+        )
+        return float(np.exp(loss.numpy()[0])) - 1.0
+
+    assert estimate(np.log(100_000 * share)) == pytest.approx(everything, rel=0.02)
+    assert abs(estimate(np.full(50, np.log(100_000 / 50))) - everything) > 0.05 * everything
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_gradient_of_sampled_softmax(temperature: float) -> None:
+    """Masked, or of weight 0: exactly zero. Negatives push down, the positive is pulled up, and rows sum to 0."""
+    values, positive, is_negative, counts, weight = softmax_case(11, 20, 30)
+    similarity = tf.Variable(values)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(sampled_softmax(similarity, positive, is_negative, counts, weight, temperature))
+    gradient = tape.gradient(loss, similarity).numpy()
+    is_positive = np.eye(30, dtype=bool)[positive]
+    takes_part = is_positive | (is_negative & (weight > 0))
+    assert min((~is_negative & ~is_positive).sum(), (is_negative & (weight == 0)).sum(), takes_part.sum()) > 20
+    assert (gradient[~takes_part] == 0).all()
+    assert (gradient[takes_part & ~is_positive] >= 0).all()
+    assert (gradient[is_positive] < 0).all()
+    np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-4)
+
+
+def test_sampled_softmax_without_a_negative_is_zero_with_zero_gradient() -> None:
+    similarity = tf.Variable([[0.9, float("nan"), 0.3], [0.9, 0.5, 0.3]])
+    arguments = (tf.constant([0, 0]), tf.zeros([2, 3], tf.bool), tf.zeros([3]), tf.ones([3]), 0.05)
+    with tf.GradientTape() as tape:
+        loss = sampled_softmax(similarity, *arguments)
+    assert loss.numpy().tolist() == [0.0, 0.0]
+    assert tape.gradient(loss, similarity).numpy().tolist() == [[0.0] * 3] * 2
+
+
+def test_extreme_logits_stay_numbers() -> None:
+    similarity = tf.Variable([[-1.0, 1.0, 1.0]])
+    with tf.GradientTape() as tape:
+        loss = sampled_softmax(
+            similarity, tf.constant([0]), tf.constant([[False, True, True]]), tf.constant([5.0, -30.0, -30.0]),
+            tf.constant([1.0, 1e-6, 1.0]), 0.001,
+        )  # fmt: skip
+    assert np.isfinite(loss).all()
+    assert np.isfinite(tape.gradient(loss, similarity)).all()

@@ -1,6 +1,6 @@
 """The run and its opponents under one interface: requests in, rankings out.
 
-Every system sees the same product texts and only what was known before the end of training.
+Every system may see the query and who asks, the products, and only what was known before the end of training.
 """
 
 from collections import defaultdict
@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uepp.config import InteractionType
-from uepp.features.catalog import product_texts
+from uepp.config import HistoryConfig, InteractionType
+from uepp.features.raw import product_inputs
+from uepp.features.requests import RawRequests
+from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.analysis import Strength
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
@@ -22,7 +24,7 @@ from uepp.retrieval.index import search_exact
 class System(Protocol):
     """A retriever under evaluation."""
 
-    def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """The k best of the first `num_products` products: int [B, k], -1 where there are fewer."""
         ...
 
@@ -30,13 +32,15 @@ class System(Protocol):
 class Towers:
     """The run itself: exported query tower and vectors, exact search."""
 
-    def __init__(self, export: Path) -> None:
+    def __init__(self, export: Path, history: HistoryConfig) -> None:
+        self._history = history
         self._tower = load_tower(export / "query_tower")
         self._vectors = read_vectors(export)
 
-    def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        return search_exact(embed_queries(self._tower, queries), self._vectors[:num_products], k)[0]
+        vectors = embed_queries(self._tower, requests, self._history)
+        return search_exact(vectors, self._vectors[:num_products], k)[0]
 
 
 class Lexical:
@@ -45,9 +49,9 @@ class Lexical:
     def __init__(self, products: pa.Table, strength: Strength, settings: BM25Settings | None = None) -> None:
         self.index = BM25.build(lexical_texts(products), strength, settings)
 
-    def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        return self.index.search(queries, k, limit=num_products)[0]
+        return self.index.search(requests.queries, k, limit=num_products)[0]
 
 
 class Popularity:
@@ -56,9 +60,9 @@ class Popularity:
     def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
         self.scores = _popularity(_graph_with_index(export, products), relevant_types, products.num_rows)
 
-    def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        return np.tile(_pad(_top(self.scores[:num_products], k), k), (len(queries), 1))
+        return np.tile(_pad(_top(self.scores[:num_products], k), k), (len(requests), 1))
 
 
 class CategoryPopularity:
@@ -84,12 +88,12 @@ class CategoryPopularity:
                 rows[category].append(row)
         self._members = {category: np.array(members) for category, members in rows.items()}
 
-    def rank(self, queries: list[str], k: int, num_products: int) -> np.ndarray:
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
         general = self._popularity
         back_off = _pad(_top(general[:num_products], k), k)
         known = {}
-        for query in set(queries) & self._of_query.keys():
+        for query in set(requests.queries) & self._of_query.keys():
             wanted = self._of_query[query]
             scores = np.zeros(num_products)
             for category, weight in wanted.items():
@@ -97,12 +101,13 @@ class CategoryPopularity:
                 members = members[members < num_products]
                 scores[members] = weight / sum(wanted.values()) * (general[members] + 1e-3)
             known[query] = _pad(_top(scores, k), k)
-        return np.stack([known.get(query, back_off) for query in queries])
+        return np.stack([known.get(query, back_off) for query in requests.queries])
 
 
 def lexical_texts(products: pa.Table) -> dict[str, list[str]]:
     """Product texts for BM25, a text a product and field; empty fields are left out."""
-    texts = {field: [text.replace("\n", " ") for text in column] for field, column in product_texts(products).items()}
+    columns = product_inputs(products, TEXT_FIELDS)
+    texts = {field: [text.replace("\n", " ") for text in column] for field, column in columns.items()}
     return {field: column for field, column in texts.items() if field in ("title", "tags") or any(column)}
 
 

@@ -53,7 +53,7 @@ class _Positions:
             rows = np.flatnonzero(requests.num_products == num_products)
             for begin in range(0, len(rows), _RANKED_AT_ONCE):
                 part = rows[begin : begin + _RANKED_AT_ONCE]
-                ranking = system.rank([requests.queries[row] for row in part], width, int(num_products))
+                ranking = system.rank(requests.raw.take(part), width, int(num_products))
                 for targets in (requests.targets, requests.non_repeat_targets):
                     self._place(targets, part, ranking)
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uepp.features.catalog import num_products_before
+from uepp.features.requests import RawRequests, load_past_events, load_raw_requests
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Requests:
     """R requests (docs/architecture.md, "windows").
 
     Attributes:
-        queries: [R] texts.
+        raw: queries and who asked.
         day: [R] ISO dates.
         num_products: int64 [R], leading catalogue rows that existed by the end of the request's day.
         targets: products with a relevant interaction in the request.
         non_repeat_targets: those that the user had never bought before.
     """
 
-    queries: list[str]
+    raw: RawRequests
     day: np.ndarray
     num_products: np.ndarray
     targets: Targets
@@ -45,7 +46,12 @@ class Requests:
 
     def __len__(self) -> int:
         """R."""
-        return len(self.queries)
+        return len(self.raw)
+
+    @property
+    def queries(self) -> list[str]:
+        """[R] texts."""
+        return self.raw.queries
 
     @property
     def missing_target_share(self) -> float:
@@ -64,7 +70,7 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     """Read mined requests of one window (`selection` or `report`).
 
     Args:
-        path: `requests.parquet`.
+        path: `requests.parquet`; the history tables are beside it.
         window: which requests.
         products: the catalogue in product-index order.
     """
@@ -76,7 +82,7 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     }
     product_ids = pa.array(products.column("product_id").to_pylist())
     return Requests(
-        queries=table.column("query").to_pylist(),
+        raw=load_raw_requests(table, load_past_events(path.parent, products)),
         day=np.array([day.isoformat() for day in days]),
         num_products=np.array([as_of[day] for day in days], np.int64),
         targets=_targets(table.column("targets"), product_ids),

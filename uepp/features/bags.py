@@ -18,6 +18,10 @@ class Bags(NamedTuple):
     values: np.ndarray
     lengths: np.ndarray
 
+    def entries(self, name: str) -> dict[str, np.ndarray]:
+        """As entries `name/values` and `name/lengths` of a batch."""
+        return {f"{name}/values": self.values, f"{name}/lengths": self.lengths}
+
     def drop(self, share: float, rng: np.random.Generator) -> "Bags":
         """Drop each id with probability `share`, but never the last id of a row that would be left empty."""
         if share == 0.0 or not len(self.values):

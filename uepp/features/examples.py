@@ -1,10 +1,10 @@
-"""Training batches: ids in, in an order that is a pure function of (seed, step).
+"""Training batches: ids in, in an order that is a pure function of (seed, element).
 
 A batch is never state: element e of the stream can be made at any time by any process, so a resumed
 run meets the examples it would have met.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from uepp.config import INTERACTION_TYPES, FeaturesConfig, TrainingConfig
+from uepp.config import INTERACTION_TYPES, Config, FeaturesConfig, TrainingConfig
 from uepp.errors import InputError
 from uepp.features.bags import Bags, BagStore
 from uepp.features.catalog import Catalog
+from uepp.features.fitted import SHARED, Fitted
+from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
+from uepp.features.histories import KINDS, Histories, distinct_texts, load_histories
+from uepp.features.inputs import Features, QueryFeatures
+from uepp.features.raw import COORDINATES, PLACE, PLACE_NAMES, as_tensors, coordinates
 from uepp.features.text import Tokenizer
 from uepp.features.vocabulary import Vocabulary
 
-Batch = dict[str, tf.Tensor]
-
 _MAX_SPAN_WORDS = 5
 _ROUNDS = 4
+_AT_ONCE = 8_192
 _TYPE_IDS = {name: position for position, name in enumerate(INTERACTION_TYPES)}
 
 
@@ -36,14 +40,18 @@ class Examples:
         query_rows: int32 [E], row in `queries`.
         product_index: int32 [E].
         type_ids: int32 [E], position in `INTERACTION_TYPES`.
+        request_rows: int32 [E], row in `contexts`; the row after its last: nobody is known to have asked.
+        contexts: context and history pointers of the distinct requests, one row each.
         known_positives: Q rows: every product that had a positive interaction after the query, from
-            examples of all types and from the query-product graph.
+            examples of all types and from the query-product graph; sorted.
     """
 
     queries: list[str]
     query_rows: np.ndarray
     product_index: np.ndarray
     type_ids: np.ndarray
+    request_rows: np.ndarray
+    contexts: pa.Table
     known_positives: BagStore
 
     def __len__(self) -> int:
@@ -57,7 +65,11 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
     Raises:
         InputError: no example of these types.
     """
-    table = pq.read_table(mined / "examples.parquet", columns=["query", "product_id", "type"])
+    pointers = [f"{kind}_{edge}" for kind in KINDS for edge in ("begin", "end")]
+    about_request = ["user_id", *PLACE, *pointers]
+    table = pq.read_table(
+        mined / "examples.parquet", columns=["request_id", "query", "product_id", "type", *about_request]
+    )
     graph = pq.read_table(mined / "graph.parquet", columns=["query", "product_id"])
     examples = table.filter(pc.is_in(table.column("type"), pa.array(config.positive_types)))
     if not examples.num_rows:
@@ -76,13 +88,57 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
     pairs = np.stack([_numpy(pc.filter(column, is_known)) for column in (query_rows, known_products)], axis=1)
     pairs = np.unique(pairs, axis=0)
     lengths = np.bincount(pairs[:, 0], minlength=len(queries)).astype(np.int32)
+    _, first, request_rows = np.unique(
+        np.asarray(examples.column("request_id")), return_index=True, return_inverse=True
+    )
     return Examples(
         queries=queries.to_pylist(),
         query_rows=_numpy(pc.index_in(examples.column("query"), queries)),
         product_index=_numpy(pc.index_in(examples.column("product_id"), catalogue)),
         type_ids=np.array([_TYPE_IDS[name] for name in examples.column("type").to_pylist()], np.int32),
+        request_rows=request_rows.astype(np.int32),
+        contexts=examples.select(about_request).take(first),
         known_positives=BagStore.concatenate([Bags(np.ascontiguousarray(pairs[:, 1]), lengths)]),
     )
+
+
+def with_weak_examples(examples: Examples, queries: list[str], products: Bags) -> Examples:
+    """Examples and, as clicks of nobody, the products that a teacher gave for some queries.
+
+    Args:
+        examples: those of the log.
+        queries: [T] texts, of the log or not.
+        products: T bags of product indexes; known positives of their query from now on.
+    """
+    every = list(dict.fromkeys([*examples.queries, *queries]))
+    row_of = {query: row for row, query in enumerate(every)}
+    weak_rows = np.repeat(np.array([row_of[query] for query in queries], np.int32), products.lengths)
+    size = len(weak_rows)
+    known = examples.known_positives
+    known_rows = np.repeat(np.arange(len(examples.queries)), np.diff(known.splits))
+    pairs = np.unique(
+        np.stack([np.concatenate([known_rows, weak_rows]), np.concatenate([known.values, products.values])], axis=1),
+        axis=0,
+    )
+    lengths = np.bincount(pairs[:, 0], minlength=len(every)).astype(np.int32)
+    nobody = np.full(size, examples.contexts.num_rows, np.int32)
+    return replace(
+        examples,
+        queries=every,
+        query_rows=np.concatenate([examples.query_rows, weak_rows]),
+        product_index=np.concatenate([examples.product_index, products.values.astype(np.int32)]),
+        type_ids=np.concatenate([examples.type_ids, np.full(size, _TYPE_IDS["click"], np.int32)]),
+        request_rows=np.concatenate([examples.request_rows, nobody]),
+        known_positives=BagStore.concatenate([Bags(pairs[:, 1].astype(np.int32), lengths)]),
+    )
+
+
+def title_span(title: str, rng: np.random.Generator) -> str:
+    """One to five neighbouring words of a title: what somebody who wants the product might type."""
+    words = title.split()
+    length = int(rng.integers(1, _MAX_SPAN_WORDS + 1))
+    begin = int(rng.integers(0, max(len(words) - length, 0) + 1))
+    return " ".join(words[begin : begin + length])
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:
@@ -121,11 +177,77 @@ def permuted(position: np.ndarray, size: int, key: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
+@dataclass(frozen=True)
+class RequestFeatures:
+    """What is known of who asked, for every training request and for one more of whom nothing is known.
+
+    Attributes:
+        places: row-aligned entries `user/…` of R + 1 requests; empty without the location encoder.
+        histories: what the requests' pointers stand for; none without the history encoder.
+        search_tokens: token ids of `histories.queries`.
+    """
+
+    places: dict[str, BagStore | np.ndarray]
+    histories: Histories | None
+    search_tokens: BagStore
+
+
+def load_request_features(
+    config: Config, fitted: Fitted, examples: Examples, mined: Path, catalog: Catalog
+) -> RequestFeatures:
+    """Turn the contexts and histories of training requests into ids."""
+    encode = QueryFeatures(config, fitted)
+    places: dict[str, BagStore | np.ndarray] = {}
+    if "location" in config.model.query_encoders:
+        places = _encode_places(encode, examples.contexts)
+    histories, tokens = None, BagStore.concatenate([])
+    if "history" in config.model.query_encoders:
+        pointers = {
+            kind: np.concatenate(
+                [
+                    np.stack([np.asarray(examples.contexts.column(f"{kind}_{edge}")) for edge in ("begin", "end")], 1),
+                    np.zeros((1, 2), np.int64),
+                ]
+            )
+            for kind in KINDS
+        }
+        histories = load_histories(mined, pointers, catalog.product_ids, fitted.shops)
+        tokens = tokenize_queries(config.features, fitted.vocabularies[SHARED], histories.queries)
+    return RequestFeatures(places, histories, tokens)
+
+
+def _encode_places(encode: QueryFeatures, contexts: pa.Table) -> dict[str, BagStore | np.ndarray]:
+    unknown = pa.table({name: pa.array([None], contexts.schema.field(name).type) for name in PLACE})
+    contexts = pa.concat_tables([contexts.select(PLACE), unknown])
+    places = tf.function(encode.places, reduce_retracing=True)
+    parts: dict[str, list[np.ndarray]] = {}
+    for begin in range(0, contexts.num_rows, _AT_ONCE):
+        part = contexts.slice(begin, _AT_ONCE)
+        inputs: dict[str, list[str] | np.ndarray] = {
+            name: [text or "" for text in part.column(name).to_pylist()] for name in PLACE_NAMES
+        }
+        inputs |= {name: coordinates(part.column(name)) for name in COORDINATES}
+        for name, value in places(as_tensors(inputs)).items():
+            parts.setdefault(name, []).append(value.numpy())
+    zips = [Bags(*pair) for pair in zip(parts["user/zip/values"], parts["user/zip/lengths"], strict=True)]
+    return {"user/location/ids": np.concatenate(parts["user/location/ids"]), "user/zip": BagStore.concatenate(zips)}
+
+
 class BatchMaker:
     """Element e of the training stream, as NumPy arrays.
 
-    A batch holds B queries and C = B + m candidate products: each query's own positive in the same
-    row, then m products drawn uniformly from the catalogue as training knows it.
+    A batch holds B queries and C candidate products: each query's own positive in the same row, then m
+    products drawn uniformly from the catalogue as training knows it, then the M of the dynamic pool.
+
+    Args:
+        examples: the positives.
+        query_tokens: token ids of `examples.queries`.
+        catalog: ids of every product.
+        num_seen_products: leading products that exist at the end of training; negatives are drawn among them.
+        config: of the run.
+        batch_size: B.
+        graph: neighbours of every product and the token ids of their queries; none without the graph encoder.
+        requests: who asked; none: only the query is encoded.
     """
 
     def __init__(
@@ -134,64 +256,131 @@ class BatchMaker:
         query_tokens: BagStore,
         catalog: Catalog,
         num_seen_products: int,
-        config: TrainingConfig,
+        config: Config,
         batch_size: int,
+        *,
+        graph: tuple[Neighbors, BagStore] | None = None,
+        requests: RequestFeatures | None = None,
     ) -> None:
         self._examples = examples
         self._query_tokens = query_tokens
         self._catalog = catalog
         self._num_seen_products = num_seen_products
         self._config = config
-        self.num_spans = round(config.title_query_share * batch_size)
+        self._graph = graph
+        self._requests = requests
+        self.num_spans = round(config.training.title_query_share * batch_size)
         self.num_examples = batch_size - self.num_spans
+        self._num_pool = min(config.negatives.dynamic_pool, num_seen_products)
+        if graph is not None:
+            row_of = {query: row for row, query in enumerate(graph[0].queries)}
+            own = [row_of.get(query, -1) for query in normalized_queries(examples.queries)]
+            self._own_neighbor = np.array(own, np.int32)
+        self._log_in_batch = self._log_expected_in_batch()
 
     def make(self, element: int) -> tuple[dict[str, np.ndarray], list[str]]:
         """Batch `element`: its arrays, and the title spans that still have to become query tokens."""
-        config = self._config
-        rng = np.random.Generator(np.random.Philox(key=[config.seed, element]))
-        position = np.arange(element * self.num_examples, (element + 1) * self.num_examples)
-        rows = np.empty(self.num_examples, np.int64)
-        for epoch in np.unique(position // len(self._examples)):
-            is_here = position // len(self._examples) == epoch
-            offset = position[is_here] % len(self._examples)
-            rows[is_here] = permuted(offset, len(self._examples), key=(config.seed << 32) + int(epoch))
-        span_products = rng.integers(0, self._num_seen_products, self.num_spans)
-        negatives = rng.integers(0, self._num_seen_products, config.num_uniform_negatives)
-        candidates = np.concatenate([self._examples.product_index[rows], span_products, negatives])
-        query_rows = self._examples.query_rows[rows]
+        examples, training, negatives = self._examples, self._config.training, self._config.negatives
+        rng = np.random.Generator(np.random.Philox(key=[training.seed, element]))
+        rows = self._example_rows(element)
+        spans = rng.integers(0, self._num_seen_products, self.num_spans)
+        uniform = rng.integers(0, self._num_seen_products, negatives.num_uniform)
+        pool = rng.choice(self._num_seen_products, self._num_pool, replace=False, shuffle=False)
+        candidates = np.concatenate([examples.product_index[rows], spans, uniform, pool]).astype(np.int32)
+        query_rows = examples.query_rows[rows]
+        known = examples.known_positives.gather(query_rows)
+        log_uniform = np.full(len(uniform), np.log(max(len(uniform), 1) / self._num_seen_products), np.float32)
+        purchase = np.full(self.num_spans, len(INTERACTION_TYPES) - 1)
 
-        queries = self._query_tokens.gather(query_rows).drop(config.token_dropout, rng)
-        arrays = {
-            "query/values": queries.values,
-            "query/lengths": queries.lengths,
-            "type_ids": np.concatenate(
-                [self._examples.type_ids[rows], np.full(self.num_spans, len(INTERACTION_TYPES) - 1)]
-            ).astype(np.int32),
-            "is_known_positive": self._is_known_positive(query_rows, candidates),
+        arrays: dict[str, np.ndarray] = {
+            "element": np.array(element, np.int64),
+            "candidates": candidates,
+            "type_ids": np.concatenate([examples.type_ids[rows], purchase]).astype(np.int32),
+            "known_positives/values": np.concatenate([known.values, spans]).astype(np.int32),
+            "known_positives/lengths": np.concatenate([known.lengths, np.ones(self.num_spans, np.int32)]),
+            "log_expected_count": np.concatenate(
+                [self._log_in_batch[candidates[: len(rows) + self.num_spans]], log_uniform]
+            ),
         }
-        for group, store in enumerate(self._catalog.groups):
-            bags = store.gather(candidates).drop(config.token_dropout, rng)
-            arrays[f"product/{group}/values"], arrays[f"product/{group}/lengths"] = bags
-        return arrays, [self._title_span(product, rng) for product in span_products]
+        arrays |= self._query_tokens.gather(query_rows).drop(training.token_dropout, rng).entries("query")
+        arrays |= self._catalog.gather(candidates, training.token_dropout, rng)
+        if self._graph is not None:
+            arrays |= self._graph_entries(*self._graph, candidates, query_rows, rng)
+        if self._requests is not None:
+            arrays |= self._request_entries(self._requests, examples.request_rows[rows])
+        return arrays, [title_span(self._catalog.titles[product], rng) for product in spans]
 
-    def _is_known_positive(self, query_rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Bool [B, C]: the candidate is the query's own positive, or any product known to answer it, by id."""
-        batch_size = self.num_examples + self.num_spans
-        products, candidate_column = np.unique(candidates, return_inverse=True)
-        is_known = np.zeros((batch_size, len(products)), bool)
-        is_known[np.arange(batch_size), candidate_column[:batch_size]] = True
-        known = self._examples.known_positives.gather(query_rows)
-        column = np.minimum(np.searchsorted(products, known.values), len(products) - 1)
-        is_here = products[column] == known.values
-        row = np.repeat(np.arange(len(query_rows)), known.lengths)
-        is_known[row[is_here], column[is_here]] = True
-        return is_known[:, candidate_column]
+    def _example_rows(self, element: int) -> np.ndarray:
+        position = np.arange(element * self.num_examples, (element + 1) * self.num_examples)
+        size = len(self._examples)
+        rows = np.empty(self.num_examples, np.int64)
+        for epoch in np.unique(position // size):
+            is_here = position // size == epoch
+            rows[is_here] = permuted(
+                position[is_here] % size, size, key=(self._config.training.seed << 32) + int(epoch)
+            )
+        return rows
 
-    def _title_span(self, product: int, rng: np.random.Generator) -> str:
-        words = self._catalog.titles[product].split()
-        length = int(rng.integers(1, _MAX_SPAN_WORDS + 1))
-        begin = int(rng.integers(0, max(len(words) - length, 0) + 1))
-        return " ".join(words[begin : begin + length])
+    def _log_expected_in_batch(self) -> np.ndarray:
+        """Log of how often each product is expected among a batch's positives, float32 [N]."""
+        share = np.bincount(self._examples.product_index, minlength=len(self._catalog)) / len(self._examples)
+        expected = share * self.num_examples
+        expected[: self._num_seen_products] += self.num_spans / self._num_seen_products
+        return np.log(np.maximum(expected, 1e-12)).astype(np.float32)
+
+    def _graph_entries(
+        self,
+        neighbors: Neighbors,
+        tokens: BagStore,
+        candidates: np.ndarray,
+        query_rows: np.ndarray,
+        rng: np.random.Generator,
+    ) -> dict[str, np.ndarray]:
+        """Neighbour queries of every candidate; a positive's own query is not among its neighbours."""
+        targets = np.full(len(candidates), -1, np.int32)
+        targets[: len(query_rows)] = self._own_neighbor[query_rows]
+        rows = neighbors.sample(candidates, targets, self._config.graph, rng)
+        return distinct_texts("product/graph", "graph", rows, tokens)
+
+    def _request_entries(self, requests: RequestFeatures, request_rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Place and history of every query; nothing is known of who asks for a title span."""
+        nobody = self._examples.contexts.num_rows
+        rows = np.concatenate([request_rows, np.full(self.num_spans, nobody)]).astype(np.int64)
+        entries: dict[str, np.ndarray] = {}
+        for name, column in requests.places.items():
+            entries |= column.gather(rows).entries(name) if isinstance(column, BagStore) else {name: column[rows]}
+        if requests.histories is not None:
+            entries |= requests.histories.entries(
+                rows, self._config.history, requests.search_tokens, self._catalog.terms
+            )
+        return entries
+
+
+def build_batch_maker(
+    config: Config,
+    fitted: Fitted,
+    catalog: Catalog,
+    examples: Examples,
+    mined: Path,
+    num_seen_products: int,
+    batch_size: int,
+) -> BatchMaker:
+    """Tokenise queries, read graph and histories as far as the encoders use them, and put the stream together."""
+    vocabulary = fitted.vocabularies[SHARED]
+    graph = None
+    if "graph" in config.model.product_encoders:
+        neighbors = load_neighbors(mined, catalog.product_ids)
+        graph = neighbors, tokenize_queries(config.features, vocabulary, neighbors.queries)
+    return BatchMaker(
+        examples,
+        tokenize_queries(config.features, vocabulary, examples.queries),
+        catalog,
+        num_seen_products,
+        config,
+        batch_size,
+        graph=graph,
+        requests=load_request_features(config, fitted, examples, mined, catalog),
+    )
 
 
 def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: list[str]) -> BagStore:
@@ -204,29 +393,22 @@ def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: li
         return tf.cast(table.lookup(tokens.values), tf.int32), tf.cast(tokens.row_lengths(), tf.int32)
 
     parts = []
-    for begin in range(0, len(queries), 8_192):
-        values, lengths = query_ids(tf.constant(queries[begin : begin + 8_192], tf.string))
+    for begin in range(0, len(queries), _AT_ONCE):
+        values, lengths = query_ids(tf.constant(queries[begin : begin + _AT_ONCE], tf.string))
         parts.append(Bags(values.numpy(), lengths.numpy()))
     return BagStore.concatenate(parts)
 
 
-def batch_dataset(
-    maker: BatchMaker,
-    features: FeaturesConfig,
-    vocabulary: Vocabulary,
-    first_element: int,
-    num_elements: int,
-) -> tf.data.Dataset:
+def batch_dataset(maker: BatchMaker, config: Config, fitted: Fitted, elements: tf.data.Dataset) -> tf.data.Dataset:
     """The stream as tf.data: one batched `numpy_function` an element, spans tokenised in the graph.
 
     Args:
         maker: makes elements.
-        features: how spans become tokens.
-        vocabulary: token ids.
-        first_element: where to start (a resumed run starts where it stopped).
-        num_elements: how many to give.
+        config: how spans become tokens.
+        fitted: token ids.
+        elements: int64 numbers of the elements, in the order to give them.
     """
-    tokenizer, table = Tokenizer(features), vocabulary.lookup_table()
+    tokenizer, table = Tokenizer(config.features), fitted.vocabularies[SHARED].lookup_table()
     arrays, _ = maker.make(0)
     names = sorted(arrays)
     batch_size = maker.num_examples + maker.num_spans
@@ -235,12 +417,12 @@ def batch_dataset(
         made, spans = maker.make(int(element))
         return [made[name] for name in names] + [np.array([span.encode() for span in spans], object)]
 
-    def make_batch(element: tf.Tensor) -> Batch:
+    def make_batch(element: tf.Tensor) -> Features:
         dtypes = [tf.as_dtype(arrays[name].dtype) for name in names]
         *tensors, spans = tf.numpy_function(make_arrays, [element], [*dtypes, tf.string], stateful=False)
         batch = dict(zip(names, tensors, strict=True))
         for name, tensor in batch.items():
-            tensor.set_shape([None] * arrays[name].ndim if name.endswith("values") else arrays[name].shape)
+            tensor.set_shape([None] if _varies(name) else arrays[name].shape)
         if maker.num_spans:
             spans.set_shape([maker.num_spans])
             tokens = tokenizer.text(spans)
@@ -250,5 +432,9 @@ def batch_dataset(
             batch["query/lengths"] = tf.ensure_shape(lengths, [batch_size])
         return batch
 
-    elements = tf.data.Dataset.range(first_element, first_element + num_elements)
     return elements.map(make_batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def _varies(name: str) -> bool:
+    """Whether an entry's length differs from batch to batch: ids of bags, and lists of distinct texts."""
+    return name.endswith("/values") or name.startswith(("graph/", "searches/"))

@@ -23,7 +23,7 @@ class Vocabulary:
         tokens: the V kept tokens, most frequent first; a token's position is its id.
         counts: int64 [V], number of texts that hold the token.
         num_texts: number of texts counted.
-        num_oov_buckets: rows [V, V + num_oov_buckets) that every other token is hashed into.
+        num_oov_buckets: rows [V, V + num_oov_buckets) that every other token is hashed into; 0: it has no row.
     """
 
     tokens: list[bytes]
@@ -33,12 +33,12 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Rows of the token table: V + num_oov_buckets."""
-        return len(self.tokens) + self.num_oov_buckets
+        """Rows of a table of these tokens: V + num_oov_buckets, and never none."""
+        return max(len(self.tokens) + self.num_oov_buckets, 1)
 
     def inverse_document_frequency(self) -> np.ndarray:
         """ln(1 + n / n_t), float32 [size]; a hashed row counts as a token that was seen once."""
-        seen = np.concatenate([self.counts, np.ones(self.num_oov_buckets, np.int64)])
+        seen = np.concatenate([self.counts, np.ones(self.size - len(self.tokens), np.int64)])
         return np.log1p(self.num_texts / np.maximum(seen, 1)).astype(np.float32)
 
     def save(self, directory: Path) -> None:
@@ -55,12 +55,16 @@ class Vocabulary:
         tokens = (directory / _TOKENS).read_bytes().split(b"\n")[:-1]
         return cls(tokens, np.load(directory / _COUNTS), sizes["num_texts"], sizes["num_oov_buckets"])
 
-    def lookup_table(self) -> tf.lookup.StaticVocabularyTable:
-        """Token strings to ids in the graph; travels inside a SavedModel."""
-        known = None  # a table without keys cannot be made; without tokens, everything is hashed
-        if self.tokens:
-            ids = tf.range(len(self.tokens), dtype=tf.int64)
-            known = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens, tf.string), ids)
+    def lookup_table(self) -> tf.lookup.StaticVocabularyTable | tf.lookup.StaticHashTable:
+        """Token strings to int64 ids in the graph (-1 where a token has no row); travels inside a SavedModel."""
+        ids = tf.range(len(self.tokens), dtype=tf.int64)
+        known = tf.lookup.KeyValueTensorInitializer(tf.constant(self.tokens, tf.string), ids)
+        if self.num_oov_buckets == 0:
+            if not self.tokens:  # a table without keys cannot be made
+                known = tf.lookup.KeyValueTensorInitializer(tf.constant([""]), tf.constant([-1], tf.int64))
+            return tf.lookup.StaticHashTable(known, default_value=-1)
+        if not self.tokens:  # everything is hashed
+            known = None
         return tf.lookup.StaticVocabularyTable(known, self.num_oov_buckets, lookup_key_dtype=tf.string)
 
 

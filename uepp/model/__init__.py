@@ -1,1 +1,1 @@
-"""Token table, encoders and the two towers."""
+"""Tables of embeddings, encoders and the two towers."""

@@ -1,42 +1,41 @@
 """The two towers: encoders → concatenation → feed-forward → L2 (UEPPR III, Figure 2)."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from uepp.config import Config
-from uepp.model.embedding import TokenTable
-from uepp.model.encoders import TokenEncoder
+from uepp.errors import InputError
+from uepp.model.encoders import PRODUCT_ENCODERS, QUERY_ENCODERS
+from uepp.model.encoders.base import Block, Encoder
+from uepp.model.features import Features
+from uepp.model.seeds import named_seed
+from uepp.model.tables import Tables
 
-_SECONDARY_GROUP_SCALE = 0.5
+if TYPE_CHECKING:
+    from uepp.features.fitted import Fitted
 
-
-class Encoder(Protocol):
-    """What a tower pools: a callable layer that knows the width of each block of its output."""
-
-    block_dims: tuple[int, ...]
-
-    def __call__(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Feature dictionary to float32 [R, Σ block_dims]."""
-        ...
+_SHORTEST = 1e-6
 
 
 class Tower(tf.keras.layers.Layer):
     """Pools encoders into one unit vector.
 
-    Feed-forward layers with batch normalisation end in a projection to d dimensions. With
-    `initial_projection: equal` the concatenation also reaches the output through a linear path that
+    Feed-forward layers with batch normalisation end in a projection to d dimensions, normalised too but not
+    shifted: a direction that all outputs have in common is the easy way to similarities that are all equal.
+    With `initial_projection: equal` the concatenation also reaches the output through a linear path that
     starts as the same matrix in both towers, and the feed-forward part starts at zero; so a query and
     a product with the same tokens start with cosine 1 (a deviation, see docs/deviations.md).
 
     Args:
-        encoders: what to pool.
+        encoders: what to pool; one without blocks is left out.
         output_dim: d.
         hidden_layers: widths of the feed-forward layers.
-        batch_norm: normalise each hidden layer.
+        batch_norm: normalise each hidden layer, by the batch of all replicas.
         equal_projection: start both towers alike.
+        precision: dtype policy of the feed-forward layers; pooling and output are float32.
         seed: of the equal projection; the same in both towers.
         name: of the tower.
     """
@@ -49,55 +48,70 @@ class Tower(tf.keras.layers.Layer):
         hidden_layers: Sequence[int],
         batch_norm: bool,
         equal_projection: bool,
+        precision: str,
         seed: int,
         name: str,
     ) -> None:
-        super().__init__(name=name)
-        self._encoders = list(encoders)
+        super().__init__(name=name, dtype="float32")
+        policy = tf.keras.mixed_precision.Policy(precision)
+        self._encoders = [encoder for encoder in encoders if encoder.blocks]
         self._hidden: list[tf.keras.layers.Layer] = []
         for position, width in enumerate(hidden_layers):
-            initializer = tf.keras.initializers.GlorotUniform(_seed(seed, f"{name}/{position}"))
-            self._hidden.append(tf.keras.layers.Dense(width, use_bias=not batch_norm, kernel_initializer=initializer))
+            initializer = tf.keras.initializers.GlorotUniform(named_seed(seed, f"{name}/{position}"))
+            self._hidden.append(
+                tf.keras.layers.Dense(width, use_bias=not batch_norm, kernel_initializer=initializer, dtype=policy)
+            )
             if batch_norm:
-                self._hidden.append(tf.keras.layers.BatchNormalization())
-            self._hidden.append(tf.keras.layers.ReLU())
+                self._hidden.append(tf.keras.layers.BatchNormalization(synchronized=True, dtype=policy))
+            self._hidden.append(tf.keras.layers.ReLU(dtype=policy))
         self._linear: tf.keras.layers.Dense | None = None
-        self._projection: tf.keras.layers.Dense | None = None
         if equal_projection:
-            blocks = [dim for encoder in self._encoders for dim in encoder.block_dims]
+            blocks = [block for encoder in self._encoders for block in encoder.blocks]
             kernel = _equal_kernel(blocks, output_dim, seed)
             self._linear = tf.keras.layers.Dense(
-                output_dim, use_bias=False, kernel_initializer=tf.keras.initializers.Constant(kernel)
+                output_dim, use_bias=False, kernel_initializer=tf.keras.initializers.Constant(kernel), dtype=policy
             )
-        if self._hidden or not equal_projection:
-            initializer = (
-                "zeros" if equal_projection else tf.keras.initializers.GlorotUniform(_seed(seed, f"{name}/output"))
+        self._is_deep = bool(self._hidden) or not equal_projection
+        if self._is_deep:
+            is_normalized = batch_norm and bool(hidden_layers)
+            random = tf.keras.initializers.GlorotUniform(named_seed(seed, f"{name}/output"))
+            initializer = "zeros" if equal_projection and not is_normalized else random
+            self._hidden.append(
+                tf.keras.layers.Dense(output_dim, use_bias=False, kernel_initializer=initializer, dtype=policy)
             )
-            self._projection = tf.keras.layers.Dense(output_dim, kernel_initializer=initializer)
+            if is_normalized:
+                initializer = "zeros" if equal_projection else "ones"
+                self._hidden.append(
+                    tf.keras.layers.BatchNormalization(
+                        center=False, gamma_initializer=initializer, synchronized=True, dtype=policy
+                    )
+                )
 
-    def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Feature dictionary to unit vectors, float32 [R, d]; a row without features gives zeros."""
-        pooled = tf.concat([encoder(features) for encoder in self._encoders], axis=1)
-        output = self._linear(pooled) if self._linear is not None else 0.0
-        if self._projection is not None:
+    def call(self, features: Features, training: bool = False) -> tf.Tensor:
+        """Feature dictionary to unit vectors, float32 [R, d]; a row for which every encoder gives zeros gives zeros."""
+        pooled = tf.concat([encoder(features, training=training) for encoder in self._encoders], axis=1)
+        output = tf.cast(self._linear(pooled), tf.float32) if self._linear is not None else 0.0
+        if self._is_deep:
             hidden = pooled
             for layer in self._hidden:
                 hidden = layer(hidden, training=training)
-            output += self._projection(hidden)
-        # Without features only the bias would be left: an arbitrary direction, with a gradient of 1 / ε at the start.
+            output += tf.cast(hidden, tf.float32)
+        # Without features only the bias would be left, an arbitrary direction. And what only reads blocks that start
+        # without effect has no direction yet: its gradient would be 1 / ε.
         has_features = tf.reduce_any(pooled != 0, axis=1, keepdims=True)
-        return tf.math.l2_normalize(tf.where(has_features, output, 0.0), axis=1)
+        has_direction = tf.reduce_sum(output**2, axis=1, keepdims=True) > _SHORTEST**2
+        return tf.math.l2_normalize(tf.where(has_features & has_direction, output, 0.0), axis=1)
 
 
 class TwoTower(tf.keras.Model):
     """A product tower and a query-user tower, scored by cosine (UEPPR Eq. 1)."""
 
     def __init__(self, product_tower: Tower, query_user_tower: Tower) -> None:
-        super().__init__(name="two_tower")
+        super().__init__(name="two_tower", dtype="float32")
         self.product_tower = product_tower
         self.query_user_tower = query_user_tower
 
-    def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, features: Features, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Query embeddings float32 [B, d] and product embeddings float32 [C, d]."""
         return self.query_user_tower(features, training=training), self.product_tower(features, training=training)
 
@@ -112,49 +126,52 @@ class TwoTower(tf.keras.Model):
         return [variable for variable in self.trainable_variables if "embeddings" not in variable.name]
 
 
-def build_two_tower(config: Config, num_tokens: int, inverse_document_frequency: np.ndarray) -> TwoTower:
+def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
     """The towers that a configuration describes.
 
     Args:
-        config: uses `features.groups`, `model` and `training.seed`.
-        num_tokens: rows of the token table.
-        inverse_document_frequency: float32 [num_tokens], scale of the initial rows where `model.idf_start` is on.
+        config: uses `features.groups`, `graph`, `history`, `model` and `training.seed`.
+        fitted: sizes of the tables and how their rows start.
+
+    Raises:
+        InputError: a tower without anything to read.
     """
     model = config.model
-    seed = config.training.seed
-    table = TokenTable(num_tokens, model.token_dim, inverse_document_frequency if model.idf_start else None, seed)
-    groups = [f"product/{position}" for position in range(len(config.features.groups))]
+    tables = Tables(config, fitted)
 
-    def tower(encoder: TokenEncoder, name: str) -> Tower:
+    def tower(encoders: list[Encoder], name: str) -> Tower:
         return Tower(
-            [encoder],
+            encoders,
             output_dim=model.output_dim,
             hidden_layers=model.hidden_layers,
             batch_norm=model.batch_norm,
             equal_projection=model.initial_projection == "equal",
-            seed=seed,
+            precision=model.precision,
+            seed=config.training.seed,
             name=name,
         )
 
+    product_encoders = [PRODUCT_ENCODERS[name](config, tables) for name in model.product_encoders]
+    query_encoders = [QUERY_ENCODERS[name](config, tables) for name in model.query_encoders]
+    if not any(encoder.blocks for encoder in query_encoders):
+        raise InputError(
+            f"model.query_encoders = {list(model.query_encoders)}: add tokens or location, or give one of "
+            "history.num_searches, num_shops, num_clicked_products, num_purchased_products more than 0"
+        )
     return TwoTower(
-        product_tower=tower(TokenEncoder(table, groups, model.normalize_groups), "product_tower"),
-        query_user_tower=tower(TokenEncoder(table, ["query"], model.normalize_groups), "query_user_tower"),
+        product_tower=tower(product_encoders, "product_tower"),
+        query_user_tower=tower(query_encoders, "query_user_tower"),
     )
 
 
-def _equal_kernel(blocks: Sequence[int], output_dim: int, seed: int) -> np.ndarray:
-    """One projection (identity where sizes agree, else random) for every block; later blocks count half."""
+def _equal_kernel(blocks: Sequence[Block], output_dim: int, seed: int) -> np.ndarray:
+    """One projection (identity where sizes agree, else random) for every block, times the block's scale."""
     kernels = []
-    for position, dim in enumerate(blocks):
-        if dim == output_dim:
-            kernel = np.eye(dim, dtype=np.float32)
+    for block in blocks:
+        if block.dim == output_dim:
+            kernel = np.eye(block.dim, dtype=np.float32)
         else:
-            rng = np.random.default_rng([seed, dim, output_dim])
-            kernel = rng.standard_normal((dim, output_dim), np.float32) / np.sqrt(np.float32(output_dim))
-        kernels.append(kernel * (1.0 if position == 0 else _SECONDARY_GROUP_SCALE))
+            rng = np.random.default_rng([seed, block.dim, output_dim])
+            kernel = rng.standard_normal((block.dim, output_dim), np.float32) / np.sqrt(np.float32(output_dim))
+        kernels.append(kernel * np.float32(block.scale))
     return np.concatenate(kernels, axis=0)
-
-
-def _seed(seed: int, name: str) -> int:
-    """A seed of its own for each named kernel."""
-    return int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])

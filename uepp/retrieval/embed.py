@@ -1,4 +1,4 @@
-"""Texts to vectors through an exported tower, in batches of bounded memory."""
+"""Requests and products to vectors through an exported tower, in batches of bounded memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,9 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the operations that the towers use
 from rich.progress import track
 
-from uepp.features.catalog import product_texts
+from uepp.config import HistoryConfig
+from uepp.features.raw import as_tensors, product_inputs
+from uepp.features.requests import RawRequests
 
 _SHARD_ROWS = 500_000
 
@@ -23,37 +25,67 @@ def load_tower(directory: Path) -> tf.types.experimental.GenericFunction:
 
 
 def embed_queries(
-    query_tower: tf.types.experimental.GenericFunction, queries: Sequence[str], batch_size: int = 1_024
+    query_tower: tf.types.experimental.GenericFunction,
+    requests: RawRequests,
+    history: HistoryConfig,
+    batch_size: int = 1_024,
 ) -> np.ndarray:
-    """Query texts to unit vectors, float32 [B, d]."""
+    """Requests to unit vectors, float32 [R, d].
+
+    Args:
+        query_tower: exported tower.
+        requests: queries and who asked.
+        history: the run's settings, how many past events the tower reads.
+        batch_size: requests at once.
+    """
+    names = tower_inputs(query_tower)
     parts = []
-    for begin in range(0, len(queries), batch_size):
-        batch = tf.constant(list(queries[begin : begin + batch_size]), tf.string)
-        parts.append(query_tower(query=batch)["embedding"].numpy())
+    for begin in range(0, len(requests), batch_size):
+        part = requests.take(np.arange(begin, min(begin + batch_size, len(requests))))
+        parts.append(query_tower(**part.inputs(names, history))["embedding"].numpy())
     return np.concatenate(parts)
 
 
+def tower_inputs(tower: tf.types.experimental.GenericFunction) -> tuple[str, ...]:
+    """Names of an exported tower's inputs."""
+    return tuple(tower.structured_input_signature[1])
+
+
 def write_vectors(
-    product_tower: tf.types.experimental.GenericFunction, products: pa.Table, directory: Path, batch_size: int
+    product_tower: tf.types.experimental.GenericFunction,
+    products: pa.Table,
+    neighbors: Sequence[Sequence[str]] | None,
+    directory: Path,
+    batch_size: int,
 ) -> None:
     """Embed a catalogue into shards `vectors/part-00000.npy`, … of float32 [rows, d] in product-index order.
 
     Args:
         product_tower: exported tower.
         products: the catalogue, canonical columns.
+        neighbors: each product's neighbour queries; none where the tower reads none.
         directory: where `vectors/` is made.
         batch_size: products at once.
     """
+    columns = [name for name in tower_inputs(product_tower) if name != "neighbor_queries"]
     folder = directory / "vectors"
     folder.mkdir()
     for shard, first in enumerate(range(0, products.num_rows, _SHARD_ROWS)):
-        part = products.slice(first, _SHARD_ROWS)
+        end = min(first + _SHARD_ROWS, products.num_rows)
         vectors = []
-        for begin in track(range(0, part.num_rows, batch_size), "embed", transient=True):
-            texts = product_texts(part.slice(begin, batch_size))
-            inputs = {field: tf.constant(values, tf.string) for field, values in texts.items()}
+        for begin in track(range(first, end, batch_size), "embed", transient=True):
+            part = products.slice(begin, min(batch_size, end - begin))
+            inputs = as_tensors(product_inputs(part, columns))
+            if neighbors is not None:
+                inputs["neighbor_queries"] = _padded(neighbors[begin : begin + part.num_rows])
             vectors.append(product_tower(**inputs)["embedding"].numpy())
         np.save(folder / f"part-{shard:05}.npy", np.concatenate(vectors))
+
+
+def _padded(texts: Sequence[Sequence[str]]) -> tf.Tensor:
+    """Lists of texts as one string matrix, padded with empty strings."""
+    width = max(1, max(map(len, texts), default=0))
+    return tf.constant([[*row, *[""] * (width - len(row))] for row in texts], tf.string)
 
 
 def read_vectors(directory: Path) -> np.ndarray:

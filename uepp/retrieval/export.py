@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,10 +13,11 @@ import tensorflow as tf
 
 import uepp
 from uepp.artifacts import atomic_directory, check_manifest, read_json, write_json, write_manifest
-from uepp.config import Config, ExportConfig, FeaturesConfig
+from uepp.config import Config, ExportConfig
 from uepp.errors import InputError
-from uepp.features.text import TEXT_FIELDS, Tokenizer
-from uepp.features.vocabulary import Vocabulary
+from uepp.features.fitted import Fitted
+from uepp.features.graph import load_neighbors
+from uepp.features.inputs import ProductFeatures, QueryFeatures
 from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, read_vectors, write_vectors
 from uepp.retrieval.index import build_index, write_index
@@ -24,52 +26,22 @@ _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
 
 
-class QueryTowerModule(tf.Module):
-    """The query tower as it is served: `serving_default(query: string [B]) → embedding: float32 [B, d]`."""
+class TowerModule(tf.Module):
+    """A tower as it is served: `serving_default` takes raw inputs by name and gives `embedding` float32 [R, d].
 
-    def __init__(self, tower: Tower, features: FeaturesConfig, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        self._tower = tower
-        self._tokenizer = Tokenizer(features)
-        self._table = vocabulary.lookup_table()
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "query")])
-    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Query texts to unit vectors."""
-        tokens = self._tokenizer.text(query)
-        return {"embedding": self._tower(_bag("query", tokens, self._table))}
-
-
-class ProductTowerModule(tf.Module):
-    """The product tower as it is served: five text fields, string [B] each, to `embedding` float32 [B, d].
-
-    Tags come one a line, attributes one `key: value` a line, category levels joined by ` > `.
+    Args:
+        tower: trained.
+        features: raw inputs to what the tower reads; its signature is that of the module.
     """
 
-    def __init__(self, tower: Tower, features: FeaturesConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, tower: Tower, features: ProductFeatures | QueryFeatures) -> None:
         super().__init__()
         self._tower = tower
-        self._groups = features.groups
-        self._tokenizer = Tokenizer(features)
-        self._table = vocabulary.lookup_table()
+        self._features = features
+        self.serve = tf.function(self._serve).get_concrete_function(**features.signature)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, field) for field in TEXT_FIELDS])
-    def serve(
-        self, title: tf.Tensor, tags: tf.Tensor, category: tf.Tensor, attributes: tf.Tensor, description: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Product texts to unit vectors."""
-        texts = dict(zip(TEXT_FIELDS, (title, tags, category, attributes, description), strict=True))
-        bags: dict[str, tf.Tensor] = {}
-        for position, group in enumerate(self._groups):
-            bags.update(_bag(f"product/{position}", self._tokenizer.fields(texts, group), self._table))
-        return {"embedding": self._tower(bags)}
-
-
-def _bag(prefix: str, tokens: tf.RaggedTensor, table: tf.lookup.StaticVocabularyTable) -> dict[str, tf.Tensor]:
-    return {
-        f"{prefix}/values": tf.cast(table.lookup(tokens.values), tf.int32),
-        f"{prefix}/lengths": tf.cast(tokens.row_lengths(), tf.int32),
-    }
+    def _serve(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": self._tower(self._features(inputs))}
 
 
 def write_export(
@@ -77,7 +49,7 @@ def write_export(
     *,
     model: TwoTower,
     config: Config,
-    vocabulary: Vocabulary,
+    fitted: Fitted,
     products: pa.Table,
     mined: Path,
     bm25: dict[str, Any],
@@ -89,27 +61,41 @@ def write_export(
         directory: the run's `export/`.
         model: trained towers.
         config: of the run.
-        vocabulary: of the run.
+        fitted: of the run.
         products: the catalogue in product-index order.
         mined: folder of mined tables.
         bm25: settings of the tuned BM25, chosen on the selection window.
         run_id: of the run; the manifest repeats it.
     """
     with atomic_directory(directory) as folder:
-        modules: dict[str, QueryTowerModule | ProductTowerModule] = {
-            "query_tower": QueryTowerModule(model.query_user_tower, config.features, vocabulary),
-            "product_tower": ProductTowerModule(model.product_tower, config.features, vocabulary),
+        modules = {
+            "query_tower": TowerModule(model.query_user_tower, QueryFeatures(config, fitted)),
+            "product_tower": TowerModule(model.product_tower, ProductFeatures(config, fitted)),
         }
         for name, module in modules.items():
             tf.saved_model.save(module, str(folder / name), signatures={"serving_default": module.serve})
         pq.write_table(products, folder / "products.parquet")
         pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
-        write_vectors(load_tower(folder / "product_tower"), products, folder, config.export.embed_batch_size)
+        neighbors = _write_neighbors(folder, config, products, mined)
+        tower = load_tower(folder / "product_tower")
+        write_vectors(tower, products, neighbors, folder, config.export.embed_batch_size)
         _copy_context(mined, folder)
-        vocabulary.save(folder)
+        fitted.save(folder)
         write_json(folder / "bm25.json", bm25)
         _write_index(folder, config.export)
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
+
+
+def _write_neighbors(folder: Path, config: Config, products: pa.Table, mined: Path) -> list[list[str]] | None:
+    """Fix every product's neighbourhood: its `graph.num_neighbors` queries with the most interactions."""
+    if "graph" not in config.model.product_encoders:
+        return None
+    product_ids = products.column("product_id").to_pylist()
+    graph = load_neighbors(mined, product_ids)
+    neighbors = graph.fixed(np.arange(len(product_ids)), config.graph.num_neighbors)
+    table = pa.table({"product_id": product_ids, "queries": pa.array(neighbors, pa.list_(pa.string()))})
+    pq.write_table(table, folder / "neighbors.parquet")
+    return neighbors
 
 
 def _copy_context(mined: Path, folder: Path) -> None:

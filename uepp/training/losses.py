@@ -1,4 +1,4 @@
-"""The multi-part hinge (UEPPR III-E), as pure functions of similarities."""
+"""Losses as pure functions of similarities: the multi-part hinge (UEPPR III-E) and a softmax to compare with."""
 
 from collections.abc import Sequence
 
@@ -38,3 +38,39 @@ def negative_hinge(similarity: tf.Tensor, is_negative: tf.Tensor, threshold: flo
     """
     excess = tf.where(is_negative, tf.maximum(similarity - threshold, 0.0), 0.0)
     return tf.reduce_sum(excess**power, axis=1)
+
+
+def sampled_softmax(
+    similarity: tf.Tensor,
+    positive_column: tf.Tensor,
+    is_negative: tf.Tensor,
+    log_expected_count: tf.Tensor,
+    weight: tf.Tensor,
+    temperature: float,
+) -> tf.Tensor:
+    """Softmax cross entropy over sampled candidates with logQ correction (Yi et al. 2019, Eq. 3-4).
+
+    With corrected logits sᶜⱼ = sⱼ / τ − log Qⱼ: −sᶜ₊ + log(exp sᶜ₊ + Σ_negatives wⱼ · exp sᶜⱼ). The correction
+    undoes that frequent products are drawn more often. w lets a source of candidates count less (an addition;
+    1 is the plain loss).
+
+    Args:
+        similarity: float32 [B, C], cosine of each query and candidate.
+        positive_column: int32 [B], the column of each query's own positive.
+        is_negative: bool [B, C], False where the candidate is left out (a known positive, or not chosen);
+            the positive itself always takes part, whatever stands here.
+        log_expected_count: float32 [C], log Q, log of the expected number of times that the column's own source
+            draws its product; 0 for candidates that were not drawn but chosen.
+        weight: float32 [C], w ≥ 0; a column of weight 0 is left out.
+        temperature: τ > 0.
+
+    Returns:
+        float32 [B]; 0 for a query without a negative.
+    """
+    is_positive = tf.one_hot(positive_column, tf.shape(similarity)[1], on_value=True, off_value=False, dtype=tf.bool)
+    has_weight = weight > 0
+    log_weight = tf.math.log(tf.where(has_weight, weight, 1.0))
+    logits = similarity / temperature - log_expected_count + tf.where(is_positive, 0.0, log_weight)
+    takes_part = is_positive | (is_negative & has_weight)
+    logits = tf.where(takes_part, logits, logits.dtype.min)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=positive_column, logits=logits)

@@ -1,0 +1,150 @@
+"""Requests as the exported query tower takes them: strings and numbers of who asks (UEPPR III-C)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from uepp.config import HistoryConfig
+from uepp.features.histories import KINDS
+from uepp.features.inputs import history_inputs
+from uepp.features.raw import COORDINATES, PLACE_NAMES, as_tensors, coordinates, product_inputs
+
+_KIND_OF = {
+    "recent_searches": "searches",
+    "recent_shops": "clicks",
+    "recent_titles": "clicks",
+    "purchased_tags": "purchases",
+}
+
+
+@dataclass(frozen=True)
+class PastEvents:
+    """The history tables as texts.
+
+    Attributes:
+        texts: for each history input of the query tower, one text a row of its table; empty where unknown.
+    """
+
+    texts: dict[str, np.ndarray]
+
+
+def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
+    """Read `history_<kind>.parquet` of mined tables or of an export.
+
+    Args:
+        directory: where they are.
+        products: the catalogue, for titles and tags.
+    """
+    tables = {kind: pq.read_table(directory / f"history_{kind}.parquet") for kind in KINDS}
+    about = product_inputs(products, ["title", "tags"])
+    ids = products.column("product_id").combine_chunks()
+
+    def texts_of(kind: str, name: str) -> np.ndarray:
+        known = np.array([*about[name], ""], object)
+        rows = pc.index_in(tables[kind].column("product_id").cast(pa.string()), ids.cast(pa.string()))
+        return known[np.asarray(pc.fill_null(rows, -1), np.int64)]
+
+    def column(kind: str, name: str) -> np.ndarray:
+        return np.array([text or "" for text in tables[kind].column(name).to_pylist()], object)
+
+    return PastEvents(
+        {
+            "recent_searches": column("searches", "query"),
+            "recent_shops": column("clicks", "shop_id"),
+            "recent_titles": texts_of("clicks", "title"),
+            "purchased_tags": texts_of("purchases", "tags"),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class RawRequests:
+    """R requests with what was known of who asked.
+
+    Attributes:
+        queries: [R] texts.
+        contexts: context columns, R rows; none: nothing is known.
+        pointers: int64 [R, 2] by kind, rows [begin, end) of the history tables; none: nothing is known.
+        past: what the pointers point into.
+    """
+
+    queries: list[str]
+    contexts: pa.Table | None = None
+    pointers: dict[str, np.ndarray] | None = None
+    past: PastEvents | None = None
+
+    def __len__(self) -> int:
+        """R."""
+        return len(self.queries)
+
+    def take(self, rows: np.ndarray) -> "RawRequests":
+        """Some of the requests."""
+        return RawRequests(
+            queries=[self.queries[row] for row in rows],
+            contexts=None if self.contexts is None else self.contexts.take(rows),
+            pointers=None if self.pointers is None else {kind: edges[rows] for kind, edges in self.pointers.items()},
+            past=self.past,
+        )
+
+    def inputs(self, names: Iterable[str], history: HistoryConfig) -> dict[str, tf.Tensor]:
+        """Inputs of the query tower.
+
+        Args:
+            names: those that the tower takes.
+            history: how many past events of each kind it reads.
+
+        Returns:
+            By name: string or float32 [R], histories string [R, n] padded with empty strings.
+        """
+        numbers = history_inputs(history)
+        columns: dict[str, list[str] | np.ndarray] = {}
+        for name in names:
+            if name == "query":
+                columns[name] = self.queries
+            elif name in PLACE_NAMES:
+                columns[name] = self._place(name)
+            elif name in COORDINATES:
+                columns[name] = self._coordinate(name)
+            else:
+                columns[name] = self._latest(name, numbers[name])
+        return as_tensors(columns)
+
+    def _place(self, name: str) -> list[str]:
+        if self.contexts is None:
+            return [""] * len(self)
+        return [text or "" for text in self.contexts.column(name).to_pylist()]
+
+    def _coordinate(self, name: str) -> np.ndarray:
+        if self.contexts is None:
+            return np.full(len(self), np.nan, np.float32)
+        return coordinates(self.contexts.column(name))
+
+    def _latest(self, name: str, number: int) -> np.ndarray:
+        """The latest texts of each request, most recent first, object [R, n]."""
+        if self.pointers is None or self.past is None:
+            return np.full((len(self), 1), "", object)
+        begin, end = self.pointers[_KIND_OF[name]].T
+        width = max(1, min(number, int((end - begin).max(initial=0))))
+        place = end[:, np.newaxis] - 1 - np.arange(width)
+        is_there = place >= begin[:, np.newaxis]
+        texts = np.append(self.past.texts[name], "")
+        return texts[np.where(is_there, place, len(texts) - 1)]
+
+
+def load_raw_requests(table: pa.Table, past: PastEvents) -> RawRequests:
+    """Requests of a mined table with context columns and pointers."""
+    return RawRequests(
+        queries=table.column("query").to_pylist(),
+        contexts=table.select([*PLACE_NAMES, *COORDINATES]),
+        pointers={
+            kind: np.stack([np.asarray(table.column(f"{kind}_{edge}"), np.int64) for edge in ("begin", "end")], axis=1)
+            for kind in KINDS
+        },
+        past=past,
+    )

@@ -1,0 +1,319 @@
+"""The training loop: Keras' `fit` of the trainer, under a distribution strategy, with exact resume."""
+
+import csv
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from uepp.artifacts import atomic_file
+from uepp.config import Config, TrainingConfig
+from uepp.errors import InputError
+from uepp.model.towers import TwoTower
+from uepp.training.checkpoints import Checkpoints
+from uepp.training.optimizers import build_optimizer
+from uepp.training.strategies import elements_of_steps, gather_numbers, is_chief
+from uepp.training.trainer import Trainer
+
+ElementDataset = Callable[[tf.data.Dataset], tf.data.Dataset]
+"""Numbers of stream elements (int64 scalars) to one batch of a replica for each, in their order."""
+
+_SHOWN = ("loss", "positive_loss", "in_batch_loss", "dynamic_loss", "positive_similarity")
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+_AGREE_EVERY_STEPS = 10
+
+
+class TrainingResult(NamedTuple):
+    """What `fit` leaves.
+
+    Attributes:
+        model: the trained towers.
+        step: steps that have been taken since the start of the run.
+        is_complete: False where a signal stopped training before its last step; it can be resumed.
+    """
+
+    model: TwoTower
+    step: int
+    is_complete: bool
+
+
+def fit(
+    build_model: Callable[[], TwoTower],
+    make_dataset: ElementDataset,
+    config: Config,
+    run_dir: Path,
+    *,
+    strategy: tf.distribute.Strategy,
+    resume: bool = False,
+    verbose: int = 1,
+) -> TrainingResult:
+    """Train until `training.max_steps` steps are done.
+
+    Resume: 1. checkpoints hold weights, optimiser slots and the step; 2. the stream of batches is a
+    function of (seed, element); 3. so a resumed run continues with the element after the last saved
+    step, or at the start when none was saved; 4. a run that already has all its steps trains no more.
+
+    SIGTERM and the first SIGINT finish the step, save, and return (main thread only).
+
+    Args:
+        build_model: makes the towers (called under the strategy's scope).
+        make_dataset: per-replica batches.
+        config: uses `training`; the trainer uses more.
+        run_dir: gets `checkpoints/` and `logs/` (TensorBoard and `training.csv`); shared by all workers.
+        strategy: devices.
+        resume: continue from the newest checkpoint.
+        verbose: progress on standard error: 0 silent, 1 bar, 2 a line now and then.
+
+    Raises:
+        InputError: the batch size does not split over the replicas, or checkpoints cannot be continued.
+    """
+    settings = config.training
+    num_replicas = strategy.num_replicas_in_sync
+    if settings.batch_size % num_replicas:
+        raise InputError(f"training.batch_size = {settings.batch_size}: must divide by the {num_replicas} devices")
+    if settings.deterministic:
+        tf.keras.utils.set_random_seed(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+    with strategy.scope():
+        step = _step_variable()
+        model = build_model()
+        model(next(iter(make_dataset(tf.data.Dataset.range(1)))))  # makes the variables
+        trainer = Trainer(model, config, step)
+        trainer.compile(optimizer=build_optimizer(model, settings))
+    trainer.distribute_reduction_method = "first"  # what the step returns is not used: no need to add up replicas
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints",
+        settings,
+        is_chief=is_chief(strategy),
+        model=model,
+        optimizer=trainer.optimizer,
+        step=step,
+    )
+    if resume and checkpoints.steps:
+        checkpoints.restore()
+    elif checkpoints.steps:
+        raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it away")
+    done = int(step.numpy())
+    if len(found := set(gather_numbers(strategy, done))) > 1:
+        raise InputError(
+            f"{run_dir}: the workers found checkpoints of different steps, {sorted(found)}; all must see one directory"
+        )
+    if done >= settings.max_steps:
+        return TrainingResult(model, done, True)
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return make_dataset(elements_of_steps(context, done, settings.max_steps - done))
+
+    with _stop_signal() as stop:
+        count = _CountSteps(checkpoints, step, settings, strategy, stop)
+        report = _Report(_Log(run_dir / "logs", done) if is_chief(strategy) else None, settings, done, verbose)
+        with report.bar:
+            trainer.fit(
+                strategy.distribute_datasets_from_function(batches),
+                # One epoch: a run may begin and end anywhere, and steps are what everything is counted in.
+                steps_per_epoch=settings.max_steps - done,
+                verbose=0,
+                callbacks=[count, report],
+            )
+    return TrainingResult(model, count.done, count.done >= settings.max_steps)
+
+
+def restore(build_model: Callable[[], TwoTower], config: Config, run_dir: Path) -> TwoTower:
+    """The towers of the newest undamaged checkpoint of a run.
+
+    Raises:
+        InputError: the run has no such checkpoint, or it is of another model.
+    """
+    model = build_model()
+    Checkpoints(run_dir / "checkpoints", config.training, model=model, step=_step_variable()).restore()
+    return model
+
+
+def _step_variable() -> tf.Variable:
+    """Steps done; the schedules of the trainer read it."""
+    return tf.Variable(
+        0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+    )
+
+
+class _Stop:
+    """Whether a signal asked to stop."""
+
+    is_asked = False
+
+
+@contextmanager
+def _stop_signal() -> Iterator[_Stop]:
+    """SIGTERM or SIGINT only asks to stop, the first time; handlers are as before afterwards."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python sets handlers in the main thread only
+        return
+
+    def put_back() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def ask(_: int, __: FrameType | None) -> None:
+        stop.is_asked = True
+        put_back()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # None: a handler that was not set from Python and cannot be put back.
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        put_back()
+
+
+class _CountSteps(tf.keras.callbacks.Callback):
+    """Counts steps, saves now and then and at the end, and stops after the last one or when asked to."""
+
+    _supports_tf_logs = True  # Keras would copy its logs from the device in each step otherwise
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        step: tf.Variable,
+        config: TrainingConfig,
+        strategy: tf.distribute.Strategy,
+        stop: _Stop,
+    ) -> None:
+        super().__init__()
+        self.done = int(step.numpy())
+        self._checkpoints = checkpoints
+        self._step = step
+        self._config = config
+        self._strategy = strategy
+        self._stop = stop
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.done += 1
+        self._step.assign_add(1, read_value=False)
+        is_last = self.done >= self._config.max_steps or self._must_stop()
+        if is_last or self.done % self._config.checkpoint_every_steps == 0:
+            self._checkpoints.save()
+        if is_last:
+            self.model.stop_training = True
+
+    def _must_stop(self) -> bool:
+        """All workers have to stop after the same step, so now and then they tell each other."""
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return self._stop.is_asked
+        return self.done % _AGREE_EVERY_STEPS == 0 and any(gather_numbers(self._strategy, self._stop.is_asked))
+
+
+class _Report(tf.keras.callbacks.Callback):
+    """Means of all metrics, a row every so many steps, and progress.
+
+    Keras' own callbacks count epochs and start over at 0 in a resumed run; here everything is counted in steps of
+    the whole run. A row holds means since the row before it, or since training was resumed. Metrics are read only
+    for a row: each reading adds up all replicas, so all workers do it together.
+
+    Args:
+        log: where rows go; none: another worker writes them.
+        config: steps and examples a step.
+        done: steps done before.
+        verbose: 0 silent, 1 bar, 2 a line now and then.
+    """
+
+    _supports_tf_logs = True
+
+    def __init__(self, log: "_Log | None", config: TrainingConfig, done: int, verbose: int) -> None:
+        super().__init__()
+        self._log = log
+        self._batch_size = config.batch_size
+        self._last = config.max_steps
+        self._row_every = max(1, min(100, self._last // 20))
+        self._done = self._row_done = done
+        self._time = self._row_time = self._line_time = time.perf_counter()
+        self._verbose = verbose if log else 0
+        self.bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(20),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+            auto_refresh=False,
+            disable=self._verbose != 1,
+        )
+        self._task = self.bar.add_task("", total=self._last, completed=done, numbers="")
+        self._numbers = ""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        now = time.perf_counter()
+        self._done += 1
+        if batch == 0:  # the first step builds the graph and says nothing of the speed
+            self._row_time, self._row_done = now, self._done
+        is_row = self._done % self._row_every == 0 or self.model.stop_training
+        if is_row:
+            means = {metric.name: float(metric.result()) for metric in self.model.metrics}
+            self.model.reset_metrics()
+            self._add_row(means, now)
+        if is_row or now - self._time > _REFRESH_SECONDS:
+            self.bar.update(self._task, completed=self._done, numbers=self._numbers, refresh=self._verbose == 1)
+            self._time = now
+
+    def _add_row(self, means: dict[str, float], now: float) -> None:
+        steps, seconds = self._done - self._row_done, now - self._row_time
+        speed = steps * self._batch_size / seconds if steps else 0.0
+        self._row_time, self._row_done = now, self._done
+        if self._log is not None:
+            self._log.add(self._done, {**means, "examples_per_second": speed})
+        shown = [f"{name} {means[name]:.3f}" for name in _SHOWN if name in means]
+        self._numbers = "  ".join([f"{speed:,.0f} examples/s", *shown])
+        if self._verbose == 2 and (now - self._line_time > _LINE_SECONDS or self.model.stop_training):
+            self._line_time = now
+            left = (self._last - self._done) / steps * seconds if steps else 0.0
+            print(f"  step {self._done:,}/{self._last:,}  {left:,.0f} s left  {self._numbers}", file=sys.stderr)
+
+
+class _Log:
+    """Rows of numbers, to TensorBoard and `training.csv`."""
+
+    def __init__(self, directory: Path, done: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._csv = directory / "training.csv"
+        self._old_rows = _read_rows(self._csv, done)
+        self._columns: list[str] = []
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """One row; at once on disk."""
+        with self._writer.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+        if not self._columns:
+            self._columns = list(dict.fromkeys(["step", *values, *(name for row in self._old_rows for name in row)]))
+            with atomic_file(self._csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, self._columns)
+                writer.writeheader()
+                writer.writerows(self._old_rows)
+        with self._csv.open("a", newline="", encoding="utf-8") as stream:
+            csv.DictWriter(stream, self._columns).writerow({"step": step, **values})
+
+
+def _read_rows(path: Path, done: int) -> list[dict[str, str]]:
+    """Rows of the steps that are done; what a killed run wrote after its last checkpoint comes again."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    # A row that was cut off has fewer cells.
+    whole = [row for row in rows if None not in row and None not in row.values()]
+    return [row for row in whole if row.get("step", "").isdecimal() and int(row["step"]) <= done]
