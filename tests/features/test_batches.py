@@ -335,3 +335,25 @@ def test_a_share_that_rounds_to_none_or_all(toy: Toy, share: float) -> None:
     assert len(spans) == round(8 * share)
     assert len(arrays["candidates"]) == 14
     assert len(arrays["user/location/ids"]) == len(arrays["history/shops/lengths"]) == 8
+
+
+def test_a_log_in_which_a_place_is_never_missing(toy: Toy) -> None:
+    """Such columns are not nullable in their files, and nobody's place could not be added to them."""
+    from dataclasses import replace
+
+    import pyarrow as pa
+
+    from uepp.features.examples import load_request_features
+
+    contexts = toy.examples.contexts
+    filled = contexts.set_column(
+        contexts.column_names.index("country"),
+        pa.field("country", pa.string(), nullable=False),
+        pa.array(["US"] * contexts.num_rows),
+    )
+    examples = replace(toy.examples, contexts=filled)
+    found = load_request_features(toy.config, toy.fitted, examples, toy.mined, toy.catalog)
+    ids = found.places["user/location/ids"]
+    assert isinstance(ids, np.ndarray)
+    assert len(ids) == contexts.num_rows + 1
+    assert ids[-1, 0] != ids[0, 0], "nobody's country is missing"

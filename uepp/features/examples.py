@@ -217,8 +217,14 @@ def load_request_features(
 
 
 def _encode_places(encode: QueryFeatures, contexts: pa.Table) -> dict[str, BagStore | np.ndarray]:
-    unknown = pa.table({name: pa.array([None], contexts.schema.field(name).type) for name in PLACE})
-    contexts = pa.concat_tables([contexts.select(PLACE), unknown])
+    # Column by column: a log may say that a place is never missing, and nobody's place always is.
+    columns = {name: contexts.column(name) for name in PLACE}
+    contexts = pa.table(
+        {
+            name: pa.chunked_array([*column.chunks, pa.nulls(1, column.type)], column.type)
+            for name, column in columns.items()
+        }
+    )
     places = tf.function(encode.places, reduce_retracing=True)
     parts: dict[str, list[np.ndarray]] = {}
     for begin in range(0, contexts.num_rows, _AT_ONCE):
