@@ -81,7 +81,7 @@ class FeaturesConfig(Stage):
     location_buckets: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (50, 100, 500), description="k of each k-means clustering of training users' coordinates"
     )
-    max_shops: int = Field(1_000_000, ge=1, description="shops with the most products kept, the rest is hashed")
+    max_shops: int = Field(1_000_000, ge=1, description="shops with the most products kept; others count as none")
 
     @field_validator("location_buckets")
     @classmethod

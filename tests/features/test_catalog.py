@@ -15,7 +15,7 @@ from uepp.config import Config
 from uepp.features.bags import BagStore
 from uepp.features.catalog import Catalog, build_catalog, load_catalog, num_products_before
 from uepp.features.fitted import Fitted
-from uepp.features.raw import product_inputs
+from uepp.features.raw import table_inputs
 from uepp.features.text import TEXT_FIELDS
 from uepp.features.vocabulary import Vocabulary
 
@@ -42,19 +42,19 @@ def table(**changes: pa.Array | list) -> pa.Table:
 # Columns as the towers take them
 
 
-def test_product_inputs_of_a_known_table() -> None:
-    assert product_inputs(table(), TEXT_FIELDS) == {
+def test_table_inputs_of_a_known_table() -> None:
+    assert table_inputs(table(), TEXT_FIELDS) == {
         "title": ["Red box", "Straße"],
         "tags": ["gift box\nred", ""],
         "category": ["Home > Box", ""],
         "attributes": ["color: red\ncolor: dark blue\nsize: 10: 5", ""],
         "description": ["", "long\ntext"],
     }
-    assert product_inputs(table(), ["shop_id"]) == {"shop_id": ["s", ""]}
+    assert table_inputs(table(), ["shop_id"]) == {"shop_id": ["s", ""]}
 
 
-def test_product_inputs_of_awkward_values() -> None:
-    texts = product_inputs(
+def test_table_inputs_of_awkward_values() -> None:
+    texts = table_inputs(
         table(
             title=["", None],
             tags=pa.array([[], [""]], _TAGS),
@@ -66,7 +66,7 @@ def test_product_inputs_of_awkward_values() -> None:
 
 
 def test_missing_coordinates_are_nan() -> None:
-    found = product_inputs(table(), ["latitude", "longitude"])
+    found = table_inputs(table(), ["latitude", "longitude"])
     assert [values.dtype for values in found.values()] == [np.float32, np.float32]
     np.testing.assert_array_equal(found["latitude"], np.array([1.25, np.nan], np.float32))
     np.testing.assert_array_equal(found["longitude"], np.array([np.nan, 181], np.float32))
@@ -108,7 +108,7 @@ def ids_of(vocabulary: Vocabulary, tokens: list[str]) -> list[int]:
 
 
 def test_catalogue_holds_the_ids_of_the_oracle_tokens(toy: Toy) -> None:
-    texts = product_inputs(toy.products, TEXT_FIELDS)
+    texts = table_inputs(toy.products, TEXT_FIELDS)
     lookup = toy.vocabulary.lookup_table()
     assert toy.catalog.product_ids == toy.products.column("product_id").to_pylist()
     assert toy.catalog.titles == texts["title"]

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.config import DataConfig, HistoryConfig, TrainingConfig
+from uepp.data.histories import KINDS
 from uepp.data.mining import mine
 from uepp.features.bags import Bags, BagStore
 from uepp.features.examples import load_examples
-from uepp.features.histories import KINDS, Histories, load_histories
+from uepp.features.histories import Histories, load_histories
 from uepp.features.vocabulary import Vocabulary
 
 PRODUCTS = ["a", "b", "c", "d"]

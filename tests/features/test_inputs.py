@@ -19,7 +19,7 @@ from uepp.config import Config
 from uepp.features.examples import permuted
 from uepp.features.graph import load_neighbors
 from uepp.features.inputs import ProductFeatures, QueryFeatures, history_inputs
-from uepp.features.raw import PLACE, as_tensors, product_inputs
+from uepp.features.raw import PLACE, as_tensors, table_inputs
 from uepp.features.requests import load_past_events, load_raw_requests
 
 Entries = dict[str, np.ndarray]
@@ -147,7 +147,7 @@ def market(request: pytest.FixtureRequest, toy: Toy, tmp_path_factory: pytest.Te
 def test_products_as_served_are_the_catalogue(market: Toy) -> None:
     encode = ProductFeatures(market.config, market.fitted)
     neighbors = load_neighbors(market.mined, market.catalog.product_ids)
-    inputs = as_tensors(product_inputs(market.products, encode.columns))
+    inputs = as_tensors(table_inputs(market.products, encode.columns))
     inputs["neighbor_queries"] = padded(neighbors.fixed(np.arange(48), 3))
     assert inputs.keys() == encode.signature.keys()
     found = computed(encode, inputs)
@@ -173,7 +173,7 @@ def test_neighbours_as_served_are_those_of_a_batch(market: Toy) -> None:
 
     encode = ProductFeatures(market.config, market.fitted)
     neighbors = load_neighbors(market.mined, market.catalog.product_ids)
-    inputs = as_tensors(product_inputs(market.products.take(drawn), encode.columns))
+    inputs = as_tensors(table_inputs(market.products.take(drawn), encode.columns))
     found = computed(encode, inputs | {"neighbor_queries": padded(neighbors.fixed(drawn, 50))})["product/graph"]
     assert found == trained
     assert {len(row) for row in trained} > {1, 2}
@@ -213,7 +213,7 @@ def test_saved_models_compute_the_same(toy: Toy, tmp_path: Path) -> None:
     settings["features"] |= {"groups": (("title",), ("attributes",))}
     config = Config.model_validate(settings)
     for_product = ProductFeatures(config, replace(toy.fitted, groups=config.features.groups))
-    product = as_tensors(product_inputs(toy.products, for_product.columns))
+    product = as_tensors(table_inputs(toy.products, for_product.columns))
     product["neighbor_queries"] = padded([["lamp"], ["", "!", "red  Lamp"]] * 24)
     for name, encode, inputs in (("query", for_query, query_inputs), ("product", for_product, product)):
         assert computed(saved_and_loaded(encode, tmp_path / name), inputs) == computed(encode, inputs)
@@ -302,7 +302,7 @@ def test_product_encoders_say_what_is_read(
     settings["model"] |= {"product_encoders": encoders}
     encode = ProductFeatures(Config.model_validate(settings), toy.fitted)
     assert set(encode.signature) == inputs | {"title", "tags", "category", "attributes", "description"}
-    given_inputs = as_tensors(product_inputs(toy.products, encode.columns))
+    given_inputs = as_tensors(table_inputs(toy.products, encode.columns))
     if "graph" in encoders:
         given_inputs["neighbor_queries"] = padded([["lamp"]] * 48)
     assert set(computed(encode, given_inputs)) == entries

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uepp.config import HistoryConfig, InteractionType
-from uepp.features.raw import product_inputs
+from uepp.features.raw import table_inputs
 from uepp.features.requests import RawRequests
 from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.analysis import Strength
@@ -106,7 +106,7 @@ class CategoryPopularity:
 
 def lexical_texts(products: pa.Table) -> dict[str, list[str]]:
     """Product texts for BM25, a text a product and field; empty fields are left out."""
-    columns = product_inputs(products, TEXT_FIELDS)
+    columns = table_inputs(products, TEXT_FIELDS)
     texts = {field: [text.replace("\n", " ") for text in column] for field, column in columns.items()}
     return {field: column for field, column in texts.items() if field in ("title", "tags") or any(column)}
 

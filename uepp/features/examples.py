@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from uepp.config import INTERACTION_TYPES, Config, FeaturesConfig, TrainingConfig
+from uepp.data.histories import POINTERS
 from uepp.errors import InputError
 from uepp.features.bags import Bags, BagStore
 from uepp.features.catalog import Catalog
 from uepp.features.fitted import SHARED, Fitted
 from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
-from uepp.features.histories import KINDS, Histories, distinct_texts, load_histories
+from uepp.features.histories import Histories, distinct_texts, load_histories, pointers_of
 from uepp.features.inputs import Features, QueryFeatures
-from uepp.features.raw import COORDINATES, PLACE, PLACE_NAMES, as_tensors, coordinates
+from uepp.features.raw import PLACE, as_tensors, table_inputs
 from uepp.features.text import Tokenizer
 from uepp.features.vocabulary import Vocabulary
 
@@ -65,8 +66,7 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
     Raises:
         InputError: no example of these types.
     """
-    pointers = [f"{kind}_{edge}" for kind in KINDS for edge in ("begin", "end")]
-    about_request = ["user_id", *PLACE, *pointers]
+    about_request = ["user_id", *PLACE, *POINTERS]
     table = pq.read_table(
         mined / "examples.parquet", columns=["request_id", "query", "product_id", "type", *about_request]
     )
@@ -202,15 +202,8 @@ def load_request_features(
         places = _encode_places(encode, examples.contexts)
     histories, tokens = None, BagStore.concatenate([])
     if "history" in config.model.query_encoders:
-        pointers = {
-            kind: np.concatenate(
-                [
-                    np.stack([np.asarray(examples.contexts.column(f"{kind}_{edge}")) for edge in ("begin", "end")], 1),
-                    np.zeros((1, 2), np.int64),
-                ]
-            )
-            for kind in KINDS
-        }
+        nothing = np.zeros((1, 2), np.int64)
+        pointers = {kind: np.concatenate([edges, nothing]) for kind, edges in pointers_of(examples.contexts).items()}
         histories = load_histories(mined, pointers, catalog.product_ids, fitted.shops)
         tokens = tokenize_queries(config.features, fitted.vocabularies[SHARED], histories.queries)
     return RequestFeatures(places, histories, tokens)
@@ -228,12 +221,8 @@ def _encode_places(encode: QueryFeatures, contexts: pa.Table) -> dict[str, BagSt
     places = tf.function(encode.places, reduce_retracing=True)
     parts: dict[str, list[np.ndarray]] = {}
     for begin in range(0, contexts.num_rows, _AT_ONCE):
-        part = contexts.slice(begin, _AT_ONCE)
-        inputs: dict[str, list[str] | np.ndarray] = {
-            name: [text or "" for text in part.column(name).to_pylist()] for name in PLACE_NAMES
-        }
-        inputs |= {name: coordinates(part.column(name)) for name in COORDINATES}
-        for name, value in places(as_tensors(inputs)).items():
+        inputs = as_tensors(table_inputs(contexts.slice(begin, _AT_ONCE), PLACE))
+        for name, value in places(inputs).items():
             parts.setdefault(name, []).append(value.numpy())
     zips = [Bags(*pair) for pair in zip(parts["user/zip/values"], parts["user/zip/lengths"], strict=True)]
     return {"user/location/ids": np.concatenate(parts["user/location/ids"]), "user/zip": BagStore.concatenate(zips)}

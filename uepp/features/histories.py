@@ -9,10 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uepp.config import HistoryConfig
+from uepp.data.histories import KINDS, history_path
 from uepp.features.bags import Bags, BagStore
 from uepp.features.vocabulary import Vocabulary
-
-KINDS = ("searches", "clicks", "purchases")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def load_histories(
     known_shops = pa.array([shop.decode() for shop in shops.tokens], pa.string())
 
     def column(kind: str, name: str) -> pa.Array:
-        return pq.read_table(mined / f"history_{kind}.parquet", columns=[name]).column(name).combine_chunks()
+        return pq.read_table(history_path(mined, kind), columns=[name]).column(name).combine_chunks()
 
     def rows(values: pa.Array, among: pa.Array) -> np.ndarray:
         found = pc.index_in(values.cast(pa.string()), among.cast(pa.string()), skip_nulls=True)
@@ -110,6 +109,14 @@ def load_histories(
         purchased=rows(column("purchases", "product_id"), catalogue),
         pointers=pointers,
     )
+
+
+def pointers_of(requests: pa.Table) -> dict[str, np.ndarray]:
+    """The pointer columns of mined requests: int64 [R, 2] by kind, rows [begin, end) of its history table."""
+    return {
+        kind: np.stack([np.asarray(requests.column(f"{kind}_{edge}"), np.int64) for edge in ("begin", "end")], axis=1)
+        for kind in KINDS
+    }
 
 
 def distinct_texts(entry: str, shared: str, rows: Bags, tokens: BagStore) -> dict[str, np.ndarray]:

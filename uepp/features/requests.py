@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from uepp.config import HistoryConfig
-from uepp.features.histories import KINDS
+from uepp.data.histories import KINDS, history_path
+from uepp.features.histories import pointers_of
 from uepp.features.inputs import history_inputs
-from uepp.features.raw import COORDINATES, PLACE_NAMES, as_tensors, coordinates, product_inputs
+from uepp.features.raw import COORDINATES, PLACE, as_tensors, table_inputs
 
 _KIND_OF = {
     "recent_searches": "searches",
@@ -41,8 +42,8 @@ def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
         directory: where they are.
         products: the catalogue, for titles and tags.
     """
-    tables = {kind: pq.read_table(directory / f"history_{kind}.parquet") for kind in KINDS}
-    about = product_inputs(products, ["title", "tags"])
+    tables = {kind: pq.read_table(history_path(directory, kind)) for kind in KINDS}
+    about = table_inputs(products, ["title", "tags"])
     ids = products.column("product_id").combine_chunks()
 
     def texts_of(kind: str, name: str) -> np.ndarray:
@@ -107,23 +108,15 @@ class RawRequests:
         for name in names:
             if name == "query":
                 columns[name] = self.queries
-            elif name in PLACE_NAMES:
-                columns[name] = self._place(name)
-            elif name in COORDINATES:
-                columns[name] = self._coordinate(name)
-            else:
+            elif name not in PLACE:
                 columns[name] = self._latest(name, numbers[name])
+            elif self.contexts is not None:
+                columns |= table_inputs(self.contexts, [name])
+            elif name in COORDINATES:
+                columns[name] = np.full(len(self), np.nan, np.float32)
+            else:
+                columns[name] = [""] * len(self)
         return as_tensors(columns)
-
-    def _place(self, name: str) -> list[str]:
-        if self.contexts is None:
-            return [""] * len(self)
-        return [text or "" for text in self.contexts.column(name).to_pylist()]
-
-    def _coordinate(self, name: str) -> np.ndarray:
-        if self.contexts is None:
-            return np.full(len(self), np.nan, np.float32)
-        return coordinates(self.contexts.column(name))
 
     def _latest(self, name: str, number: int) -> np.ndarray:
         """The latest texts of each request, most recent first, object [R, n]."""
@@ -133,18 +126,16 @@ class RawRequests:
         width = max(1, min(number, int((end - begin).max(initial=0))))
         place = end[:, np.newaxis] - 1 - np.arange(width)
         is_there = place >= begin[:, np.newaxis]
-        texts = np.append(self.past.texts[name], "")
-        return texts[np.where(is_there, place, len(texts) - 1)]
+        latest = np.full(place.shape, "", object)
+        latest[is_there] = self.past.texts[name][place[is_there]]
+        return latest
 
 
 def load_raw_requests(table: pa.Table, past: PastEvents) -> RawRequests:
     """Requests of a mined table with context columns and pointers."""
     return RawRequests(
         queries=table.column("query").to_pylist(),
-        contexts=table.select([*PLACE_NAMES, *COORDINATES]),
-        pointers={
-            kind: np.stack([np.asarray(table.column(f"{kind}_{edge}"), np.int64) for edge in ("begin", "end")], axis=1)
-            for kind in KINDS
-        },
+        contexts=table.select(PLACE),
+        pointers=pointers_of(table),
         past=past,
     )

@@ -10,7 +10,7 @@ import tensorflow_text  # noqa: F401  registers the operations that the towers u
 from rich.progress import track
 
 from uepp.config import HistoryConfig
-from uepp.features.raw import as_tensors, product_inputs
+from uepp.features.raw import as_tensors, table_inputs
 from uepp.features.requests import RawRequests
 
 _SHARD_ROWS = 500_000
@@ -75,7 +75,7 @@ def write_vectors(
         vectors = []
         for begin in track(range(first, end, batch_size), "embed", transient=True):
             part = products.slice(begin, min(batch_size, end - begin))
-            inputs = as_tensors(product_inputs(part, columns))
+            inputs = as_tensors(table_inputs(part, columns))
             if neighbors is not None:
                 inputs["neighbor_queries"] = _padded(neighbors[begin : begin + part.num_rows])
             vectors.append(product_tower(**inputs)["embedding"].numpy())

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from uepp.config import load_config
+from uepp.data.histories import KINDS, history_path
 from uepp.errors import InputError
-from uepp.features.histories import KINDS
 from uepp.features.raw import COORDINATES, PLACE
 from uepp.features.requests import PastEvents, RawRequests, load_past_events
 from uepp.features.text import normalize
@@ -109,7 +109,7 @@ class _People:
 def _load_people(export: Path, products: pa.Table) -> _People:
     edges = {}
     for kind in KINDS:
-        users = pq.read_table(export / f"history_{kind}.parquet", columns=["user_id"]).column("user_id").to_pylist()
+        users = pq.read_table(history_path(export, kind), columns=["user_id"]).column("user_id").to_pylist()
         first = {user: row for row, user in reversed(list(enumerate(users)))}
         last = {user: row + 1 for row, user in enumerate(users)}
         edges[kind] = {user: (row, last[user]) for user, row in first.items()}
