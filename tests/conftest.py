@@ -106,7 +106,7 @@ def _places(places: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
 def write_mined(
     directory: Path,
     examples: Sequence[dict[str, Any]],
-    graph: Sequence[tuple[str, str, int, int, int]] = (),
+    graph: Sequence[tuple[Any, ...]] = (),
     histories: dict[str, Sequence[tuple[Any, ...]]] | None = None,
 ) -> Path:
     """Mined tables with all their columns, from rows in any order.
@@ -115,7 +115,7 @@ def write_mined(
         directory: where to.
         examples: rows of `examples.parquet`; `query`, `product_id` and `type` have to be there. Without `request_id`
             each is a request by itself. Pointers come from `user_id` and `request_timestamp`.
-        graph: query, product id, clicks, carts, purchases.
+        graph: query, product id, clicks, carts, purchases and, where it is not 1, the number of requests.
         histories: rows by kind, in the order of `HISTORY_COLUMNS`.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -150,9 +150,10 @@ def write_mined(
         table[f"{kind}_end"] = pa.array([end for _, end in edges], pa.int64())
     pq.write_table(pa.table(table), directory / "examples.parquet")
 
-    names = ("query", "product_id", "clicks", "carts", "purchases")
+    names = ("query", "product_id", "clicks", "carts", "purchases", "requests")
+    edges = sorted((*row, 1)[:6] for row in graph)
     columns = {
-        name: pa.array([row[n] for row in sorted(graph)], pa.string() if n < 2 else pa.int64())
+        name: pa.array([row[n] for row in edges], pa.string() if n < 2 else pa.int64())
         for n, name in enumerate(names)
     }
     pq.write_table(pa.table(columns), directory / "graph.parquet")

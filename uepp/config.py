@@ -119,6 +119,10 @@ class GraphConfig(Stage):
     sampling: Literal["uniform", "count"] = Field(
         "uniform", description="count: a query is drawn in proportion to its interactions with the product"
     )
+    target_query: Literal["excluded", "leave_one_out"] = Field(
+        "excluded",
+        description="whether a positive's own query is its neighbour in training: never, or where others asked it too",
+    )
     gradient: Literal["frozen", "shared"] = Field(
         "frozen", description="shared: the graph also moves the token table that it shares with the query (over-fits)"
     )

@@ -262,10 +262,15 @@ def test_mined_tables_agree_with_the_oracle(log: list[Event], relevant: tuple[st
         assert_histories(folder, events, requests, "timestamp")
 
         pairs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        requests_of: dict[tuple[str, str], set[Any]] = defaultdict(set)
         for event in events:
             if event.type in STRENGTH and between(event.timestamp, -6, 0):
                 pairs[event.query, event.product_id or ""][event.type] += 1
-        graph = [(*pair, *(counts[kind] for kind in STRENGTH)) for pair, counts in sorted(pairs.items())]
+                requests_of[event.query, event.product_id or ""].add(event.key)
+        graph = [
+            (*pair, *(counts[kind] for kind in STRENGTH), len(requests_of[pair]))
+            for pair, counts in sorted(pairs.items())
+        ]
         assert [tuple(row.values()) for row in read(folder, "graph")] == graph
 
         in_window = {event.key: event.query for event in events if between(event.timestamp, -3, 0)}
@@ -455,7 +460,7 @@ def test_schemas_are_stable(tmp_path: Path) -> None:
         "requests": {"request_id": pa.int64(), "window": text, "day": pa.date32(), "timestamp": moment, "query": text,
                      "user_id": text, "session_id": text} | context
                     | {"targets": pa.list_(text), "non_repeat_targets": pa.list_(text)} | pointers,
-        "graph": {"query": text, "product_id": text} | {f"{kind}s": pa.int64() for kind in STRENGTH},
+        "graph": {"query": text, "product_id": text} | {f"{kind}s": pa.int64() for kind in STRENGTH} | {"requests": pa.int64()},
         "query_counts": {"query": text, "count": pa.int64()},
         "history_searches": {"user_id": text, "timestamp": moment, "query": text},
         "history_clicks": {"user_id": text, "timestamp": moment, "product_id": text, "shop_id": text},

@@ -29,13 +29,14 @@ def lists(bags: Bags) -> list[list[int]]:
 
 
 def neighbors_of(weights: list[dict[int, int]], num_queries: int = 40) -> Neighbors:
-    """Neighbours of products 0, 1, … given as counts by query row."""
+    """Neighbours of products 0, 1, … given as counts by query row; each interaction was a request of its own."""
     ordered = [sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])) for counts in weights]
     values = np.array([query for row in ordered for query, _ in row], np.int32)
     return Neighbors(
         [f"query {number:02d}" for number in range(num_queries)],
         BagStore.concatenate([Bags(values, np.array([len(row) for row in ordered], np.int32))]),
         np.cumsum([0.0] + [count for row in ordered for _, count in row]),
+        np.array([count for row in ordered for _, count in row], np.int64),
     )
 
 
@@ -46,9 +47,9 @@ def sample(
     number: int,
     *,
     seed: int = 1,
-    sampling: str = "uniform",
+    **settings: str,
 ) -> list[list[int]]:
-    config = GraphConfig(num_neighbors=number, sampling=sampling)
+    config = GraphConfig(num_neighbors=number, **settings)
     rng = np.random.default_rng(seed)
     return lists(neighbors.sample(np.array(products, np.int64), np.array(targets, np.int32), config, rng))
 
@@ -166,6 +167,34 @@ def test_samples_are_neighbours_at_most_n_and_never_the_target(
 def test_a_product_whose_only_query_is_the_target(sampling: str) -> None:
     neighbors = neighbors_of([{3: 2}, {}])
     assert sample(neighbors, [0, 0, 1], [3, -1, 3], 2, sampling=sampling) == [[], [3], []]
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "count"])
+def test_leave_one_out_keeps_a_target_that_others_asked_too(sampling: str) -> None:
+    """Only the example's own request is left out: the rest of the edge will be in the export."""
+    neighbors = neighbors_of([{3: 2, 5: 1}, {3: 1, 5: 1}])
+    products, targets = [0, 0, 1, 1, 1], [3, 5, 3, 5, -1]
+    found = sample(neighbors, products, targets, 4, sampling=sampling, target_query="leave_one_out")
+    assert found == [[3, 5], [3], [5], [3], [3, 5]]
+    excluded = sample(neighbors, products, targets, 4, sampling=sampling)
+    assert excluded == [[5], [3], [5], [3], [3, 5]]
+
+
+def test_leave_one_out_of_a_large_neighbourhood() -> None:
+    """Drawn edges know their own requests: of five neighbours two are drawn, and the once-asked target is left out."""
+    neighbors = neighbors_of([{9: 3}, {0: 4, 1: 3, 2: 2, 3: 1, 4: 1}])
+    once = sample(neighbors, [1] * 400, [3] * 400, 2, target_query="leave_one_out")
+    assert {query for row in once for query in row} == {0, 1, 2, 4}
+    twice = sample(neighbors, [1] * 400, [2] * 400, 2, target_query="leave_one_out")
+    assert {query for row in twice for query in row} == {0, 1, 2, 3, 4}
+    assert {len(row) for row in twice} == {2}
+
+
+def test_requests_of_spellings_are_added_up(tmp_path: Path) -> None:
+    edges = [("lamp", "a", 1, 0, 0, 1), ("LAMP", "a", 4, 0, 0, 2), ("desk", "a", 9, 0, 0, 1), ("desk", "b", 1, 0, 0, 5)]
+    neighbors = load_neighbors(write_mined(tmp_path, [], edges), PRODUCTS)
+    assert [neighbors.queries[row] for row in neighbors.rows.values] == ["desk", "lamp", "desk"]
+    assert neighbors.num_requests.tolist() == [1, 3, 5]
 
 
 COUNTS = {0: 60, 1: 20, 2: 10, 3: 6, 4: 4}

@@ -30,7 +30,7 @@ def mine(data_dir: Path, config: DataConfig, cache_dir: Path) -> Path:
     * `examples.parquet`: one row per request and product that was interacted with in [examples_start, T), with its
       strongest interaction (the earliest of that type); by `request_id`, `product_id`.
     * `history_searches.parquet`, `history_clicks.parquet`, `history_purchases.parquet`: see `histories`.
-    * `graph.parquet`: clicks, carts and purchases per query and product in [graph_start, T).
+    * `graph.parquet`: clicks, carts, purchases and distinct requests per query and product in [graph_start, T).
     * `requests.parquet`: evaluation requests that have a target. A request belongs to the window and UTC day of its
       as-of moment, and only events of that same window are its targets.
     * `query_counts.parquet`: distinct requests (with any event) per query in [examples_start, T).
@@ -205,7 +205,8 @@ def _graph(events: Any, windows: Windows) -> Any:
         events.type.isin(INTERACTION_TYPES), is_between(events.timestamp, windows.graph_start, windows.train_end)
     )
     counts = {f"{name}s": rows.count(where=rows.type == name).cast("int64") for name in INTERACTION_TYPES}
-    return rows.group_by("query", "product_id").agg(**counts).order_by("query", "product_id")
+    requests = rows.request_key.nunique().cast("int64")
+    return rows.group_by("query", "product_id").agg(**counts, requests=requests).order_by("query", "product_id")
 
 
 def _query_counts(events: Any, windows: Windows) -> Any:

@@ -26,24 +26,28 @@ class Neighbors:
         queries: the G distinct normalised queries of the graph.
         rows: N rows of positions in `queries`.
         cumulative_counts: float64 [edges + 1], interactions before each edge of `rows.values`.
+        num_requests: int64 [edges], distinct requests that led to the product.
     """
 
     queries: list[str]
     rows: BagStore
     cumulative_counts: np.ndarray
+    num_requests: np.ndarray
 
     def sample(
         self, products: np.ndarray, target_rows: np.ndarray, config: GraphConfig, rng: np.random.Generator
     ) -> Bags:
-        """At most n neighbours of each product, never the query that it is a target of.
+        """At most n neighbours of each product, without what the example itself put into the graph.
 
         A product with at most n neighbours gives all of them. Of more, n are drawn with replacement,
-        uniformly or in proportion to interactions; draws of the target query are left out.
+        uniformly or in proportion to interactions. Draws of the target query are left out: always (as in
+        UEPPR III-A-2), or only where no other request led to the product (`leave_one_out`), which is how
+        often an exported product will have the query among its neighbours.
 
         Args:
             products: int [C] product indexes.
             target_rows: int [C], row in `queries` of the query to leave out; -1: none.
-            config: n and how to draw.
+            config: n, how to draw, and what becomes of the target query.
             rng: source of the draws.
 
         Returns:
@@ -64,6 +68,8 @@ class Neighbors:
         edge = np.where((degree > config.num_neighbors)[row], drawn, begin[row] + place)
         values = self.rows.values[edge]
         is_kept = values != target_rows[row]
+        if config.target_query == "leave_one_out":
+            is_kept |= self.num_requests[edge] > 1
         return Bags(values[is_kept], np.bincount(row[is_kept], minlength=len(products)).astype(np.int32))
 
     def fixed(self, products: np.ndarray, num_neighbors: int) -> list[list[str]]:
@@ -94,7 +100,10 @@ def load_neighbors(mined: Path, product_ids: list[str]) -> Neighbors:
     counts = np.sum([_int64(table.column(name)) for name in ("clicks", "carts", "purchases")], axis=0)
     pair = _int64(pc.fill_null(product_index, 0)) * len(queries) + query_rows
     pairs, position = np.unique(pair[is_known], return_inverse=True)
-    weight = np.bincount(position, weights=counts[is_known], minlength=len(pairs))
+    weight, requests = (
+        np.bincount(position, weights=column[is_known], minlength=len(pairs))
+        for column in (counts, _int64(table.column("requests")))
+    )
     product, query = pairs // max(len(queries), 1), pairs % max(len(queries), 1)
     order = np.lexsort((query, -weight, product))
     lengths = np.bincount(product, minlength=len(product_ids)).astype(np.int32)
@@ -102,6 +111,7 @@ def load_neighbors(mined: Path, product_ids: list[str]) -> Neighbors:
         queries=queries.to_pylist(),
         rows=BagStore.concatenate([Bags(query[order].astype(np.int32), lengths)]),
         cumulative_counts=np.concatenate([[0.0], np.cumsum(weight[order])]),
+        num_requests=requests[order].astype(np.int64),
     )
 
 
