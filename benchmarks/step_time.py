@@ -24,7 +24,8 @@ from uepp.data.mining import mine  # isort: skip
 from uepp.data.schema import read_products  # isort: skip
 from uepp.data.windows import resolve_windows  # isort: skip
 from uepp.features.catalog import build_catalog, num_products_before  # isort: skip
-from uepp.features.examples import BatchMaker, batch_dataset, build_batch_maker, load_examples  # isort: skip
+from uepp.features.batches import BatchMaker, batch_dataset, build_batch_maker  # isort: skip
+from uepp.features.examples import load_examples  # isort: skip
 from uepp.features.fitted import Fitted, fit_features  # isort: skip
 from uepp.model.towers import build_two_tower  # isort: skip
 from uepp.training.optimizers import build_optimizer  # isort: skip

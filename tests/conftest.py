@@ -17,8 +17,9 @@ import uepp  # chooses Keras 2 before any test module imports TensorFlow
 if TYPE_CHECKING:
     from uepp.config import Config
     from uepp.features.bags import BagStore
+    from uepp.features.batches import BatchMaker
     from uepp.features.catalog import Catalog
-    from uepp.features.examples import BatchMaker, Examples
+    from uepp.features.examples import Examples
     from uepp.features.fitted import Fitted
     from uepp.features.vocabulary import Vocabulary
 
@@ -153,8 +154,7 @@ def write_mined(
     names = ("query", "product_id", "clicks", "carts", "purchases", "requests")
     edges = sorted((*row, 1)[:6] for row in graph)
     columns = {
-        name: pa.array([row[n] for row in edges], pa.string() if n < 2 else pa.int64())
-        for n, name in enumerate(names)
+        name: pa.array([row[n] for row in edges], pa.string() if n < 2 else pa.int64()) for n, name in enumerate(names)
     }
     pq.write_table(pa.table(columns), directory / "graph.parquet")
     return directory
@@ -263,7 +263,7 @@ class Toy:
 
         What takes long is kept for the next one.
         """
-        from uepp.features.examples import BatchMaker, load_request_features, tokenize_queries
+        from uepp.features.batches import BatchMaker, load_request_features, tokenize_queries
         from uepp.features.graph import load_neighbors
 
         config = config or self.config
@@ -320,8 +320,9 @@ def make_toy(
     """Everything that comes before training, on tables that `write_mined` takes."""
     from uepp.artifacts import write_json
     from uepp.data.windows import Windows
+    from uepp.features.batches import tokenize_queries
     from uepp.features.catalog import build_catalog
-    from uepp.features.examples import load_examples, tokenize_queries
+    from uepp.features.examples import load_examples
     from uepp.features.fitted import fit_features
 
     mined = write_mined(directory / "mined", rows, graph, histories)

@@ -26,15 +26,9 @@ from uepp.evaluation.recall import evaluate, without_nan
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.segments import assign_segments
 from uepp.features.bags import Bags
+from uepp.features.batches import batch_dataset, build_batch_maker
 from uepp.features.catalog import build_catalog, load_catalog, num_products_before
-from uepp.features.examples import (
-    Examples,
-    batch_dataset,
-    build_batch_maker,
-    load_examples,
-    title_span,
-    with_weak_examples,
-)
+from uepp.features.examples import Examples, load_examples, title_span, with_weak_examples
 from uepp.features.fitted import Fitted, fit_features
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.model.towers import build_two_tower

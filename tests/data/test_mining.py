@@ -460,7 +460,8 @@ def test_schemas_are_stable(tmp_path: Path) -> None:
         "requests": {"request_id": pa.int64(), "window": text, "day": pa.date32(), "timestamp": moment, "query": text,
                      "user_id": text, "session_id": text} | context
                     | {"targets": pa.list_(text), "non_repeat_targets": pa.list_(text)} | pointers,
-        "graph": {"query": text, "product_id": text} | {f"{kind}s": pa.int64() for kind in STRENGTH} | {"requests": pa.int64()},
+        "graph": {"query": text, "product_id": text}
+                 | {name: pa.int64() for name in ("clicks", "carts", "purchases", "requests")},
         "query_counts": {"query": text, "count": pa.int64()},
         "history_searches": {"user_id": text, "timestamp": moment, "query": text},
         "history_clicks": {"user_id": text, "timestamp": moment, "product_id": text, "shop_id": text},

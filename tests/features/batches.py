@@ -8,8 +8,9 @@ from conftest import Toy
 
 from uepp.config import Config
 from uepp.features.bags import Bags, BagStore
+from uepp.features.batches import BatchMaker
 from uepp.features.catalog import Catalog
-from uepp.features.examples import BatchMaker, Examples
+from uepp.features.examples import Examples
 
 PRODUCT_BAGS = ("product/0", "product/1", "product/2", "product/zip", "product/graph")
 QUERY_BAGS = ("query", "user/zip", "history/searches", "history/shops", "history/clicked", "history/purchased")

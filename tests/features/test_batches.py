@@ -18,7 +18,7 @@ from batches import (
 )
 from conftest import Toy
 
-from uepp.features.examples import build_batch_maker, permuted
+from uepp.features.batches import build_batch_maker, permuted
 from uepp.features.graph import load_neighbors
 
 
@@ -245,7 +245,7 @@ def test_only_what_encoders_read_is_in_a_batch(
 
 def test_the_toys_maker_is_the_one_that_is_built(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where requests and queries are prepared some at a time."""
-    monkeypatch.setattr("uepp.features.examples._AT_ONCE", 20)
+    monkeypatch.setattr("uepp.features.batches._AT_ONCE", 20)
     monkeypatch.setattr("uepp.features.graph._AT_ONCE", 20)
     assert toy.examples.contexts.num_rows > 40
     built = build_batch_maker(
@@ -343,7 +343,7 @@ def test_a_log_in_which_a_place_is_never_missing(toy: Toy) -> None:
 
     import pyarrow as pa
 
-    from uepp.features.examples import load_request_features
+    from uepp.features.batches import load_request_features
 
     contexts = toy.examples.contexts
     filled = contexts.set_column(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from uepp.config import TrainingConfig
 from uepp.errors import InputError
-from uepp.features.examples import batch_dataset, load_examples, permuted, tokenize_queries
+from uepp.features.batches import batch_dataset, permuted, tokenize_queries
+from uepp.features.examples import load_examples
 
 # The order
 

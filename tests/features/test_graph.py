@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from uepp.config import GraphConfig
 from uepp.features.bags import Bags, BagStore
-from uepp.features.examples import build_batch_maker, load_examples, tokenize_queries
+from uepp.features.batches import build_batch_maker, tokenize_queries
+from uepp.features.examples import load_examples
 from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
 
 Edge = tuple[str, str, int, int, int]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.config import Config
-from uepp.features.examples import permuted
+from uepp.features.batches import permuted
 from uepp.features.graph import load_neighbors
 from uepp.features.inputs import ProductFeatures, QueryFeatures, history_inputs
 from uepp.features.raw import PLACE, as_tensors, table_inputs

@@ -22,7 +22,7 @@ from conftest import TRAIN_END, Toy
 from uepp.artifacts import check_manifest, read_json, write_json
 from uepp.config import Config
 from uepp.errors import InputError
-from uepp.features.examples import load_request_features
+from uepp.features.batches import load_request_features
 from uepp.features.fitted import Fitted
 from uepp.features.requests import RawRequests, load_past_events, load_raw_requests
 from uepp.features.vocabulary import Vocabulary

@@ -182,9 +182,13 @@ def test_query_user_and_place_count_together(travels: Searcher) -> None:
     assert first(travels, "east") == "east", "the search before leaves nothing behind"
 
 
-def test_a_tower_that_reads_only_the_query_may_be_asked_by_anybody(run: Path) -> None:
-    found = Searcher(run).search("east", 1, user="bert", context={"country": "赤い"})
-    assert found == [hit("east", 1)]
+def test_who_asks_is_refused_where_the_tower_would_not_look(run: Path) -> None:
+    assert refused(Searcher(run), user="bert") == (
+        "--user bert: this run's query tower has no history encoder (model.query_encoders)"
+    )
+    assert refused(Searcher(run), context={"country": "赤い"}) == (
+        "--country: this run's query tower has no location encoder (model.query_encoders)"
+    )
 
 
 def refused(travels: Searcher, **who: Any) -> str:

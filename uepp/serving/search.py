@@ -14,7 +14,7 @@ from uepp.errors import InputError
 from uepp.features.raw import COORDINATES, PLACE
 from uepp.features.requests import PastEvents, RawRequests, load_past_events
 from uepp.features.text import normalize
-from uepp.retrieval.embed import embed_queries, load_tower
+from uepp.retrieval.embed import embed_queries, load_tower, tower_inputs
 from uepp.retrieval.export import open_export
 from uepp.retrieval.index import read_index
 
@@ -63,7 +63,7 @@ class Searcher:
 
         Raises:
             InputError: k is below 1, the query is not UTF-8 or holds no word, the user or a key of the context is
-                unknown, or a coordinate is missing or out of range.
+                unknown, a coordinate is missing or out of range, or the query tower reads neither people nor places.
         """
         if k < 1:
             raise InputError(f"--k {k}: must be at least 1")
@@ -73,6 +73,7 @@ class Searcher:
             raise InputError(f"query {query!r}: not valid UTF-8") from None
         if not normalize(tf.constant(query)).numpy():
             raise InputError(f"query {query!r}: no word in it; give letters or digits")
+        self._refuse_unread(user, context)
         request = RawRequests([query], _context_table(context) if context else None)
         if user is not None:
             if self._people is None:
@@ -86,6 +87,15 @@ class Searcher:
             Hit(product["product_id"], product["title"], float(value))
             for product, value in zip(products, similarity[0], strict=False)
         ]
+
+    def _refuse_unread(self, user: str | None, context: dict[str, str | float] | None) -> None:
+        """Raise `InputError` for what the query tower would not look at."""
+        names = set(tower_inputs(self._query_tower))
+        if user is not None and not names - {"query", *PLACE}:
+            raise InputError(f"--user {user}: this run's query tower has no history encoder (model.query_encoders)")
+        if context and not names & set(PLACE):
+            given = ", ".join(context)
+            raise InputError(f"--{given}: this run's query tower has no location encoder (model.query_encoders)")
 
 
 @dataclass(frozen=True)
