@@ -27,6 +27,7 @@ from uepp.features.catalog import build_catalog, num_products_before  # isort: s
 from uepp.features.batches import BatchMaker, batch_dataset, build_batch_maker  # isort: skip
 from uepp.features.examples import load_examples  # isort: skip
 from uepp.features.fitted import Fitted, fit_features  # isort: skip
+from uepp.features.inputs import QueryFeatures  # isort: skip
 from uepp.model.towers import build_two_tower  # isort: skip
 from uepp.training.optimizers import build_optimizer  # isort: skip
 from uepp.training.trainer import Trainer  # isort: skip
@@ -71,7 +72,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     with tempfile.TemporaryDirectory() as folder:
         maker, fitted = prepare(config, arguments.data, Path(folder))
-        batch = next(iter(batch_dataset(maker, config, fitted, tf.data.Dataset.range(1))))
+        batch = next(iter(batch_dataset(maker, QueryFeatures(config, fitted), tf.data.Dataset.range(1))))
         step = tf.Variable(config.training.max_steps // 2, dtype=tf.int64)
         trainer = Trainer(build_two_tower(config, fitted), config, step)
         trainer.two_tower(batch)

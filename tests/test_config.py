@@ -115,7 +115,12 @@ def test_an_unknown_key_like_no_other_has_no_hint(tmp_path: Path) -> None:
         ("history.num_heads=0", "history.num_heads", "0", "greater than or equal to 1"),
         ("model.product_encoders=[]", "model.product_encoders", "[]", "at least 1"),
         ("model.product_encoders=[history]", "model.product_encoders.0", "'history'", "'tokens', 'shop', 'location'"),
-        ("model.query_encoders=[graph]", "model.query_encoders.0", "'graph'", "'tokens', 'location' or 'history'"),
+        (
+            "model.query_encoders=[graph]",
+            "model.query_encoders.0",
+            "'graph'",
+            "'tokens', 'location', 'history' or 'text'",
+        ),
         ("model.precision=float16", "model.precision", "'float16'", "'float32' or 'mixed_bfloat16'"),
         ("loss.kind=triplet", "loss.kind", "'triplet'", "'hinge' or 'softmax'"),
         ("loss.temperature=0", "loss.temperature", "0", "greater than 0"),

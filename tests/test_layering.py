@@ -17,6 +17,7 @@ ORDER = (
     ("errors",),
     ("config", "artifacts", "metrics"),
     ("data",),
+    ("runs",),
     ("features",),
     ("lexical",),
     ("pretraining",),
@@ -27,6 +28,7 @@ ORDER = (
     ("serving",),
     ("evaluation",),
     ("pipeline",),
+    ("study",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
@@ -132,14 +134,19 @@ def test_an_encoder_knows_no_other() -> None:
         assert users == {"model/encoders/__init__.py"}, name
 
 
-def test_keras_3_is_nowhere() -> None:
-    assert users_of("keras", "keras_hub", "keras_nlp", "keras_rs") == set()
-    assert users_of("tensorflow"), "the search finds packages"
+def test_keras_3_is_in_its_folders_only() -> None:
+    folders = {user.split("/")[0] for user in users_of("keras", "keras_hub", "keras_nlp", "keras_rs")}
+    assert folders == {"pretraining"}
+
+
+def test_what_a_text_encoder_is_written_and_opened_with_knows_no_keras_3() -> None:
+    for module in ("uepp.features.text_encoder", "uepp.pretraining.encoder", "uepp.pretraining.pairs"):
+        assert not {"keras", "keras_hub"} & set(loaded_after(f"import {module}")), module
 
 
 HEAVY = (
-    "tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "keras", "faiss", "skopt", "sklearn",
-    "pyspark",
+    "tensorflow", "tensorflow_text", "tensorflow_recommenders", "tf_keras", "keras", "keras_hub", "faiss", "skopt",
+    "sklearn", "pyspark",
 )  # fmt: skip
 
 

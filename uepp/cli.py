@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 from datetime import datetime
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 import uepp
-from uepp.config import Config, load_config, shipped_configs
+from uepp.config import Config, load_config, shipped_configs, shipped_studies
 from uepp.errors import InputError
 
 app = typer.Typer(
@@ -50,25 +53,14 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the two towers, export them, and compare with BM25."""
-    extra = {"data": {"path": str(data)}} if data is not None else {}
-    if resume and run is None:
-        raise InputError("--resume: give the run to continue with --run DIR")
-    if resume and run is not None and (run / "config.yaml").is_file():
-        config = str(run / "config.yaml")
-    resolved: Config = load_config(config, settings or (), extra)
-    run_dir = run or Path("runs") / f"{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    resolved, run_dir = _resolve(config, settings, data, run, resume)
 
     from uepp import pipeline
 
     with _working():
         trained = pipeline.train(resolved, run_dir, _progress, resume=resume, verbose=_keras_verbosity())
         if not trained.is_complete:
-            again = shlex.join(["uepp", "train", "--run", str(run_dir), "--resume"])
-            _progress.print(
-                f"Stopped and saved at step {trained.step:,} of {resolved.training.max_steps:,}. Go on with: {again}",
-                markup=False,
-                soft_wrap=True,
-            )
+            _say_stopped("train", run_dir, trained.step, resolved.training.max_steps)
         if not (trained.is_complete and trained.is_chief):
             return
         pipeline.export(run_dir, _progress)
@@ -77,6 +69,62 @@ def train(
     if not as_json:
         _say("\nRun: ", (str(run_dir), "bold"), "   (metrics.json, checkpoints/, logs/, export/)")
         _say("Next: ", (shlex.join(["uepp", "search", str(run_dir), _example_query(run_dir)]), "bold"))
+
+
+@app.command()
+def pretrain(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help=f"YAML file, or one of: {', '.join(shipped_configs())}.")
+    ] = "demo",
+    settings: SetOption = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set (data.path).")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/pretrain-CONFIG-DATE-TIME]"),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="No training: write a published sentence encoder in the same form. minilm, or the folder of a BERT "
+            "as sentence-transformers saves it.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run from its checkpoint.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a text encoder for the product tower.
+
+    A T5 learns to write the query that a product is bought for (docT5query); its encoder is kept. The settings are
+    [bold]pretraining.*[/bold] and [bold]text.fields[/bold], the product fields that are read. It ends with queries
+    for products that it was not trained on, and with the command that trains the towers with the encoder.
+    """
+    if source is not None and (data is not None or resume):
+        raise InputError("--from: writes an encoder as it is; leave out --data and --resume")
+    resolved, run_dir = _resolve(config, settings, data, run, resume, "pretrain-")
+    with _working():
+        from uepp.pretraining import run as pretraining
+
+        if source is not None:
+            result = pretraining.import_encoder(source, resolved, run_dir, _progress)
+        else:
+            ended = pretraining.pretrain(resolved, run_dir, _progress, resume=resume, verbose=_keras_verbosity())
+            if ended.metrics is None:
+                _say_stopped("pretrain", run_dir, ended.step, resolved.pretraining.max_steps)
+                return
+            result = ended.metrics
+    if as_json:
+        _print_json(result)
+        return
+    if source is None:
+        _show_pretraining(result)
+    encoders = ", ".join(dict.fromkeys([*resolved.model.product_encoders, "text"]))
+    arguments = ["uepp", "train", *([] if resume else [config])]
+    arguments += ["--data", resolved.data.path] if resolved.data.path is not None else []
+    arguments += ["--set", f"text.encoder={run_dir / 'encoder'}", "--set", f"model.product_encoders=[{encoders}]"]
+    _say("\nEncoder: ", (str(run_dir / "encoder"), "bold"))
+    _say("Next: ", (shlex.join(arguments), "bold"))
 
 
 @app.command()
@@ -111,7 +159,8 @@ def evaluate(
         typer.Option(
             "--against",
             metavar="A,B",
-            help="Opponents, comma-separated: bm25, bm25_stemmed, bm25_plain, category_popularity, popularity. "
+            help="Opponents, comma-separated: bm25, bm25_expanded (where a model generated queries), bm25_stemmed, "
+            "bm25_plain, category_popularity, popularity. "
             "[default: the BM25s, and category_popularity where products have categories]",
         ),
     ] = None,
@@ -126,6 +175,41 @@ def evaluate(
     _show_metrics(metrics, as_json)
     if not as_json:
         _say(f"\nMetrics: {path}")
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help=f"YAML file, or one of: {', '.join(shipped_studies())}.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Data set. [default: the configuration's, or a marketplace]"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
+        "studies"
+    ),
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="1,2", help="Only these seeds.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Repeatable.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Cells at once, each a process.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train variants × seeds, compare them, and keep every cell: started again, a study goes on where it stopped."""
+    try:
+        chosen = [int(seed) for seed in seeds.split(",")] if seeds else []
+    except ValueError:
+        raise InputError(f"--seeds {seeds}: expected whole numbers with commas between them") from None
+    from uepp import study as studies
+
+    read = studies.load_study(name)
+    with _working():
+        cells = studies.cells_of(read, out, data, chosen, only or [])
+        results = studies.run_study(Path(name).stem, read, cells, out, _progress, jobs=jobs)
+    if as_json:
+        _print_json(results)
+        return
+    studies.print_study(results, _results)
+    _say("\nStudy: ", (str(out / Path(name).stem), "bold"), "   (results.json, table.md)")
 
 
 @app.command()
@@ -255,6 +339,55 @@ def _working() -> Any:
 def _say(*parts: str | tuple[str, str]) -> None:
     """Print texts, or (text, style), as they are: brackets are no markup, and a long path stays in one piece."""
     _results.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def _resolve(
+    config: str, settings: list[str] | None, data: Path | None, run: Path | None, resume: bool, prefix: str = ""
+) -> tuple[Config, Path]:
+    """The configuration and the directory of a run that is to be started or continued."""
+    extra = {"data": {"path": str(data)}} if data is not None else {}
+    if resume and run is None:
+        raise InputError("--resume: give the run to continue with --run DIR")
+    if run is None and len(_workers()) > 1:
+        raise InputError(f"--run: needed with {len(_workers())} workers (TF_CONFIG), a directory that all of them see")
+    if resume and run is not None and (run / "config.yaml").is_file():
+        config = str(run / "config.yaml")
+    resolved: Config = load_config(config, settings or (), extra)
+    return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _workers() -> list[str]:
+    """Addresses that `TF_CONFIG` names; what is wrong with it is said where it is used."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+        return [address for job in cluster.values() for address in job]
+    except (ValueError, AttributeError, TypeError):
+        return []
+
+
+def _say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:
+    again = shlex.join(["uepp", command, "--run", str(run_dir), "--resume"])
+    _progress.print(
+        f"Stopped and saved at step {step:,} of {max_steps:,}. Go on with: {again}", markup=False, soft_wrap=True
+    )
+
+
+def _show_pretraining(metrics: dict[str, Any]) -> None:
+    """What the T5 writes for products that it was not trained on, and what that is worth."""
+    table = Table("title", "true query", "generated query", box=box.SIMPLE_HEAD)
+    for sample in metrics["samples"]:
+        table.add_row(*(Text(sample[name]) for name in ("title", "true_query", "generated_query")))
+    _results.print(table)
+    held_out, ranks = metrics["held_out"], metrics["reciprocal_rank"]
+    _say(
+        f"Held-out perplexity: {held_out['perplexity']:.1f} a piece "
+        f"(unigram model of the queries: {held_out['unigram_perplexity']:.1f})"
+    )
+    names = {"generated": "generated query", "title_start": "title's first three words", "true_query": "true query"}
+    table = Table("mean reciprocal rank by BM25", *names.values(), box=box.SIMPLE_HEAD)
+    for index, values in ranks.items():
+        table.add_row(f"over {index.replace('_', ' ')}", *(f"{values[name]:.3f}" for name in names))
+    _results.print(table)
 
 
 def _keras_verbosity() -> int:

@@ -21,8 +21,8 @@ INTERACTION_TYPES: tuple[InteractionType, ...] = get_args(InteractionType)
 """Positive interactions, weakest first; the position is the type's id in batches."""
 
 TextField = Literal["title", "tags", "category", "attributes", "description"]
-ProductEncoder = Literal["tokens", "shop", "location", "graph"]
-QueryEncoder = Literal["tokens", "location", "history"]
+ProductEncoder = Literal["tokens", "shop", "location", "graph", "text"]
+QueryEncoder = Literal["tokens", "location", "history", "text"]
 Weights = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 """A weight at the start of training and at its end."""
 
@@ -139,6 +139,62 @@ class HistoryConfig(Stage):
     feed_forward_dim: int = Field(256, ge=1, description="width of the transformer's feed-forward layer")
 
 
+class TextConfig(Stage):
+    """A pretrained text encoder in the towers (UEPPR III-A-1)."""
+
+    encoder: str | None = Field(None, description="directory of a text encoder, as `uepp pretrain` writes it")
+    fields: tuple[TextField, ...] = Field(
+        ("title", "tags"), min_length=1, description="product fields it reads, joined in this order"
+    )
+    trainable: bool = Field(
+        False, description="train it with the towers; else every product's vector is computed once, before training"
+    )
+
+
+class PretrainingConfig(Stage):
+    """A T5 that learns to write the query that a product is bought for (docT5query, UEPPR III-A-1)."""
+
+    weakest_interaction: InteractionType = Field(
+        "click", description="products without a purchase: take the query of most carts or clicks, down to this one"
+    )
+    queries_per_product: int = Field(1, ge=1, description="most purchased queries of a product that are trained on")
+    held_out_share: float = Field(0.05, gt=0, lt=1, description="products kept for perplexity, drawn by stable hash")
+    preset: str | None = Field(
+        None, description="a T5 of KerasHub, by name or local folder; none: from scratch in the sizes below"
+    )
+    vocabulary_size: int = Field(4_000, ge=16, description="SentencePiece pieces, learned from the catalogue")
+    max_tokens: int = Field(48, ge=2, description="T, pieces read of a product's text, end mark included")
+    max_query_tokens: int = Field(16, ge=2, description="pieces of a query, end mark included")
+    dim: int = Field(128, ge=1, description="d, columns of the encoder's output")
+    num_layers: int = Field(2, ge=1, description="transformer layers of the encoder, and of the decoder")
+    num_heads: int = Field(4, ge=1, description="attention heads; divide dim")
+    intermediate_dim: int = Field(256, ge=1, description="width of the feed-forward layers")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all pieces")
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        "float32", description="mixed_bfloat16: layers compute in bfloat16, weights and loss stay float32"
+    )
+    seed: int = Field(1, ge=0)
+    batch_size: int = Field(64, ge=1, description="pairs a step, over all replicas")
+    max_steps: int = Field(2_000, ge=1)
+    learning_rate: float = Field(0.005, gt=0, description="Adam's highest rate")
+    warmup_steps: int = Field(200, ge=0, description="the rate rises from 0 over these, then falls to 0 at max_steps")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    evaluate_every_steps: int = Field(250, ge=1, description="held-out perplexity; the best weights are kept")
+    patience: int = Field(4, ge=1, description="evaluations in a row without a better one that end the training")
+    checkpoint_every_steps: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    generated_queries: int = Field(
+        0, ge=0, description="queries written for every product at the end; 1: the likeliest, more: drawn"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> "PretrainingConfig":
+        if self.preset is None and self.dim % self.num_heads:
+            raise ValueError(f"num_heads = {self.num_heads}: must divide dim = {self.dim}")
+        return self
+
+
 class ModelConfig(Stage):
     """The two towers."""
 
@@ -202,11 +258,25 @@ class NegativesConfig(Stage):
     )
     gather: bool = Field(False, description="a query also meets the in-batch and uniform candidates of other replicas")
 
+    @model_validator(mode="after")
+    def _choices_have_an_effect(self) -> "NegativesConfig":
+        is_hardest = self.in_batch == "hardest"
+        if is_hardest and self.num_in_batch is None:
+            raise ValueError(
+                "in_batch = hardest: give num_in_batch too, how many a query gets; without it all are taken"
+            )
+        if self.false_negative_temperature and not (is_hardest or self.dynamic_pool):
+            raise ValueError(
+                f"false_negative_temperature = {self.false_negative_temperature}: it changes which hard negatives are "
+                "chosen; set in_batch: hardest or a dynamic_pool"
+            )
+        return self
+
 
 class TrainingConfig(Stage):
     """Optimisation. One step is one global batch."""
 
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**32)
     positive_types: tuple[InteractionType, ...] = Field(INTERACTION_TYPES, min_length=1)
     batch_size: int = Field(512, ge=2, description="examples a step, over all replicas")
     max_steps: int = Field(3_000, ge=1)
@@ -215,6 +285,7 @@ class TrainingConfig(Stage):
     )
     table_learning_rate: float = Field(0.02, gt=0, description="Adagrad, sparse token tables")
     dense_learning_rate: float = Field(0.001, gt=0, description="Adam, everything else")
+    text_learning_rate: float = Field(0.0001, gt=0, description="Adam, a trainable text encoder")
     warmup_steps: int = Field(100, ge=0, description="both rates rise from 0 over these, then fall to 0 at max_steps")
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of tokens dropped from each bag while training")
     title_query_share: float = Field(
@@ -266,12 +337,25 @@ class Config(Stage):
     features: FeaturesConfig = FeaturesConfig()
     graph: GraphConfig = GraphConfig()
     history: HistoryConfig = HistoryConfig()
+    text: TextConfig = TextConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     negatives: NegativesConfig = NegativesConfig()
     training: TrainingConfig = TrainingConfig()
     export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _text_encoder_is_read(self) -> "Config":
+        is_read = "text" in (*self.model.product_encoders, *self.model.query_encoders)
+        if is_read and self.text.encoder is None:
+            raise ValueError("text.encoder = None: give the directory of a text encoder (uepp pretrain makes one)")
+        if self.text.encoder is not None and not is_read:
+            raise ValueError(
+                f"text.encoder = {self.text.encoder!r}: no tower reads it; add text to model.product_encoders"
+            )
+        return self
 
 
 def load_config(
@@ -297,7 +381,7 @@ def load_config(
         except yaml.YAMLError:
             raise InputError(f"--set {override}: the value is not valid YAML") from None
         _set_path(settings, key.split("."), value, f"--set {override}")
-    settings = _merge(settings, extra or {})
+    settings = merge_settings(settings, extra or {})
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
@@ -319,6 +403,12 @@ def save_config(config: Config, path: Path) -> None:
 def shipped_configs() -> list[str]:
     """Names of the configurations that are installed with the package."""
     return sorted(file.name[:-5] for file in resources.files("uepp.configs").iterdir() if file.name.endswith(".yaml"))
+
+
+def shipped_studies() -> list[str]:
+    """Names of the studies that are installed with the package."""
+    folder = resources.files("uepp.configs") / "studies"
+    return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def _locate(source: str) -> Path:
@@ -350,11 +440,14 @@ def _set_path(settings: dict[str, Any], path: list[str], value: Any, where: str)
     settings[path[-1]] = value
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings; what `top` has wins."""
     merged = dict(base)
     for key, value in top.items():
         merged[key] = (
-            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+            merge_settings(merged[key], value)
+            if isinstance(value, dict) and isinstance(merged.get(key), dict)
+            else value
         )
     return merged
 
@@ -372,10 +465,17 @@ def _explain(key: str, problem: Any) -> str:
     """A problem in words: key, value received, what is allowed."""
     if problem["type"] == "extra_forbidden":
         known = _all_keys(Config)
-        by_tail = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+        by_tail: dict[str, list[str]] = {}
+        for candidate in known:
+            by_tail.setdefault(candidate.rsplit(".", 1)[-1], []).append(candidate)
+        name = key.rsplit(".", 1)[-1]
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-        tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_tail), n=1, cutoff=0.6)
-        hint = nearest[0] if nearest else by_tail[tail[0]] if tail else None
+        tail = difflib.get_close_matches(name, list(by_tail), n=1, cutoff=0.6)
+        if tail and (name in by_tail or not nearest):
+            nearest = [min(by_tail[tail[0]], key=len)]  # of several stages with that setting, the one without a prefix
+        hint = nearest[0] if nearest else None
         return f"unknown key {key}" + (f"; did you mean {hint}?" if hint else "")
     message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return str(message)
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,13 +1,10 @@
 """The stories that the commands tell: each function puts stages together in the order of the data."""
 
 import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +13,6 @@ from rich.console import Console
 
 from uepp.artifacts import atomic_directory, fingerprint, read_json, write_json
 from uepp.config import Config, TrainingConfig, load_config, save_config
-from uepp.data.marketplace import generate
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import check_quality, read_products, validate, validate_events
 from uepp.data.windows import resolve_windows
@@ -29,16 +25,22 @@ from uepp.features.bags import Bags
 from uepp.features.batches import batch_dataset, build_batch_maker
 from uepp.features.catalog import build_catalog, load_catalog, num_products_before
 from uepp.features.examples import Examples, load_examples, title_span, with_weak_examples
-from uepp.features.fitted import Fitted, fit_features
+from uepp.features.fitted import TEXT_ENCODER, Fitted, fit_features
+from uepp.features.inputs import QueryFeatures
+from uepp.features.text_encoder import GENERATED, check_text_encoder, copy_text_encoder
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.model.towers import build_two_tower
 from uepp.retrieval.export import check_is_run, open_export, rebuild_index, write_export
+from uepp.runs.directory import announced, check_run, data_directory, open_run
+from uepp.runs.strategies import choose_strategy, gather_numbers, is_chief
 from uepp.training.loop import fit, restore
-from uepp.training.strategies import choose_strategy, gather_numbers, is_chief
 
 _BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
-OPPONENTS = (*_BM25S, "category_popularity", "popularity")
+_EXPANDED = "bm25_expanded"
+OPPONENTS = (*_BM25S, _EXPANDED, "category_popularity", "popularity")
 """Systems that `--against` takes."""
+_FIXED = ("marketplace", "data", "features", "graph", "history", "text", "model", "loss", "negatives")
+"""Stages that a resumed run keeps: its checkpoint and features were made with them."""
 
 
 class Trained(NamedTuple):
@@ -67,7 +69,7 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
     gather_numbers(strategy, 0)
 
     # -------------------------------------------------------------------------------------- training
-    with _step(console, "training"):
+    with announced(console, "training"):
         facts = read_json(run_dir / "run.json")
         mined = run_dir / "mined" / facts["mined"]
         products = read_products(Path(facts["data"]))
@@ -80,9 +82,10 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
             console.print(f"  {len(examples):,} examples with those of BM25")
         batch_size = config.training.batch_size // strategy.num_replicas_in_sync
         maker = build_batch_maker(config, fitted, catalog, examples, mined, num_seen, batch_size)
+        encode = QueryFeatures(config, fitted)
         result = fit(
             lambda: build_two_tower(config, fitted),
-            lambda elements: batch_dataset(maker, config, fitted, elements),
+            lambda elements: batch_dataset(maker, encode, elements),
             config,
             run_dir,
             strategy=strategy,
@@ -94,25 +97,29 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
 
 def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> None:
     """Everything before training: checked data, mined tables and features, on disk."""
-    _check_run(config, run_dir, resume)
+    check_run(config, run_dir, "train", resume=resume, fixed=_FIXED, free="training.*, export.* and evaluation.*")
 
     # ------------------------------------------------------------------------------------------ data
-    with _step(console, "data"):
-        data_dir = _data_directory(config, run_dir)
+    with announced(console, "data"):
+        data_dir = data_directory(config, run_dir)
         report = validate(data_dir)
         for note in report.notes:
             console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         check_quality(products, windows.train_end)
-        _open_run(config, run_dir, resume)  # only now: bad data leaves no half-made run behind
+        if config.text.encoder is not None and not resume:
+            check_text_encoder(Path(config.text.encoder))
+        open_run(config, run_dir, "train", resume=resume)  # only now: bad data leaves no half-made run behind
         rows = ", ".join(f"{count:,} {name}" for name, count in report.rows.items())
         console.print(f"  {data_dir}: {rows}", markup=False, soft_wrap=True)
 
     # ---------------------------------------------------------------------------------------- mining
-    with _step(console, "mining"):
+    with announced(console, "mining"):
         mined = mine(data_dir, config.data, run_dir / "mined")
         facts = read_json(run_dir / "run.json")
+        if facts.get("mined", mined.name) != mined.name:
+            raise InputError(f"{data_dir}: has changed since this run began; start a new one with --run")
         write_json(run_dir / "run.json", {**facts, "data": str(data_dir.resolve()), "mined": mined.name})
         try:
             examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
@@ -125,7 +132,7 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         )
 
     # -------------------------------------------------------------------------------------- features
-    with _step(console, "features"):
+    with announced(console, "features"):
         num_seen = num_products_before(products, windows.train_end)
         if not (run_dir / "features").exists():
             with atomic_directory(run_dir / "features") as folder:
@@ -133,20 +140,35 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
                     config.features, products, examples.queries, examples.contexts, num_seen, config.training.seed
                 )
                 fitted.save(folder)
+                if config.text.encoder is not None:
+                    copy_text_encoder(Path(config.text.encoder), folder / TEXT_ENCODER)
+                    fitted = Fitted.load(folder, config.features)
                 build_catalog(config, fitted, products, folder)
         fitted = Fitted.load(run_dir / "features", config.features)
         sizes = [f"{vocabulary.size:,} {name} token rows" for name, vocabulary in fitted.vocabularies.items()]
         console.print(f"  {', '.join(sizes)}, {len(fitted.shops.tokens):,} shops")
 
 
-def export(run_dir: Path, console: Console) -> None:
-    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`."""
+def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
+    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`.
+
+    Args:
+        run_dir: a trained run.
+        console: for progress.
+        tune: whether to tune BM25; without, the export cannot be compared with it.
+    """
     config, facts, mined = _read_run(run_dir)
     products = read_products(Path(facts["data"]))
     fitted = Fitted.load(run_dir / "features", config.features)
-    with _step(console, "tuning of BM25"):
-        bm25 = _tune_bm25(products, load_requests(mined / "requests.parquet", "selection", products))
-    with _step(console, "export"):
+    generated = None if fitted.text_encoder is None else _generated(fitted.text_encoder)
+    bm25 = {}
+    if tune:
+        with announced(console, "tuning of BM25"):
+            selection = load_requests(mined / "requests.parquet", "selection", products)
+            bm25["bm25"] = _tune_bm25(products, selection)
+            if generated is not None:
+                bm25[_EXPANDED] = _tune_bm25(products, selection, generated)
+    with announced(console, "export"):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
             run_dir / "export",
@@ -156,6 +178,7 @@ def export(run_dir: Path, console: Console) -> None:
             products=products,
             mined=mined,
             bm25=bm25,
+            generated=generated,
             run_id=facts["run_id"],
         )
 
@@ -166,7 +189,7 @@ def export_index(run_dir: Path, index: str, console: Console) -> None:
     config = load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
     save_config(config, run_dir / "config.yaml")
     if (run_dir / "export").is_dir():
-        with _step(console, f"index: {index}"):
+        with announced(console, f"index: {index}"):
             rebuild_index(run_dir / "export", config.export)
     else:
         export(run_dir, console)
@@ -179,6 +202,7 @@ def evaluate_run(
     data: Path | None = None,
     events: Path | None = None,
     against: Sequence[str] | None = None,
+    window: Literal["selection", "report"] = "report",
 ) -> tuple[dict[str, Any], Path]:
     """Recall@K of an export and its opponents; returns the metrics and the JSON file that holds them.
 
@@ -188,20 +212,21 @@ def evaluate_run(
         data: evaluate the report window of this data set instead of the run's own.
         events: evaluate every request of this events table.
         against: opponents; none: the three BM25s, and category popularity where products have categories.
+        window: which of the run's own requests; those of selection are what something may have been tuned on.
     """
     export_dir = open_export(run_dir)
     config = load_config(str(run_dir / "config.yaml"))
     products = pq.read_table(export_dir / "products.parquet")
-    names = _opponents(against, products)
-    with _step(console, "requests"):
-        requests, target = _requests(run_dir, export_dir, config, products, data, events)
+    names = _opponents(against, products, export_dir)
+    with announced(console, "requests"):
+        requests, target = _requests(run_dir, export_dir, config, products, data, events, window)
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
     systems: dict[str, Any] = {}
     for name in ("uepp", *names):
-        with _step(console, f"evaluation of {name}"):
+        with announced(console, f"evaluation of {name}"):
             system = _system(name, export_dir, products, config)
             systems[name] = evaluate(system, requests, segments, config.evaluation.recall_at)
     metrics = {
@@ -211,45 +236,10 @@ def evaluate_run(
         "num_requests": len(requests),
         "num_days": len(set(requests.day.tolist())),
         "missing_target_share": requests.missing_target_share,
-        "bm25": read_json(export_dir / "bm25.json"),
+        "bm25": read_json(export_dir / "bm25.json") if (export_dir / "bm25.json").exists() else None,
     }
     write_json(target, metrics)
     return metrics, target
-
-
-def _check_run(config: Config, run_dir: Path, resume: bool) -> None:
-    exists = (run_dir / "config.yaml").exists()
-    if resume and not exists:
-        raise InputError(
-            f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there"
-        )
-    if set("*?[]") & set(str(run_dir)):
-        raise InputError(f"{run_dir}: TensorFlow takes * ? [ ] in a path for a pattern; name another --run directory")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
-    if not resume and run_dir.exists() and any(run_dir.iterdir()):
-        raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
-    if resume:
-        _refuse_changes(load_config(str(run_dir / "config.yaml")), config, run_dir)
-
-
-def _open_run(config: Config, run_dir: Path, resume: bool) -> None:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, run_dir / "config.yaml")
-    if not resume:
-        write_json(
-            run_dir / "run.json", {"run_id": uuid.uuid4().hex, "created": datetime.now().astimezone().isoformat()}
-        )
-
-
-def _refuse_changes(old: Config, new: Config, run_dir: Path) -> None:
-    """A resumed run keeps what its checkpoint and features were made with."""
-    for stage in ("marketplace", "data", "features", "graph", "history", "model", "loss", "negatives"):
-        if getattr(old, stage) != getattr(new, stage):
-            raise InputError(
-                f"{run_dir}: --resume with other {stage} settings; only training.*, export.* and "
-                "evaluation.* may change in a run, start a new one with --run"
-            )
 
 
 def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
@@ -262,17 +252,6 @@ def _read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
     return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
 
 
-def _data_directory(config: Config, run_dir: Path) -> Path:
-    if config.data.path is not None:
-        return Path(config.data.path)
-    market = config.marketplace
-    name = f"marketplace-{market.num_products}-{market.num_events}-{market.seed}"
-    directory = run_dir.parent / name
-    if not directory.exists():
-        generate(directory, num_products=market.num_products, num_events=market.num_events, seed=market.seed)
-    return directory
-
-
 def _train_end(mined: Path) -> datetime:
     return datetime.fromisoformat(read_json(mined / "windows.json")["train_end"])
 
@@ -281,14 +260,25 @@ def _taught(examples: Examples, products: pa.Table, config: TrainingConfig) -> E
     """Weak examples from BM25, untuned: its best products for training queries and for spans of titles."""
     rng = np.random.default_rng(config.seed)
     titles = products.column("title").to_pylist()
-    spans = [title_span(titles[row], rng) for row in rng.integers(0, len(titles), config.teacher_queries)]
-    queries = list(dict.fromkeys([*examples.queries, *spans]))
+    sources: dict[str, list[int]] = {query: [] for query in examples.queries}
+    for row in rng.integers(0, len(titles), config.teacher_queries).tolist():
+        sources.setdefault(title_span(titles[row], rng), []).append(row)
+    queries = list(sources)
     found, _ = BM25.build(lexical_texts(products), "tuned").search(queries, config.teacher_depth)
-    return with_weak_examples(examples, queries, Bags(found[found >= 0], (found >= 0).sum(axis=1).astype(np.int32)))
+    answers = Bags(found[found >= 0], (found >= 0).sum(axis=1).astype(np.int32))
+    cut_from = [np.array(rows, np.int32) for rows in sources.values()]
+    own = Bags(np.concatenate(cut_from), np.array([len(rows) for rows in cut_from], np.int32))
+    return with_weak_examples(examples, queries, answers, own)
 
 
-def _tune_bm25(products: pa.Table, selection: Requests) -> dict[str, Any]:
-    index = BM25.build(lexical_texts(products), "tuned")
+def _generated(directory: Path) -> pa.Table | None:
+    """Generated queries that a text encoder or an export came with."""
+    path = directory / GENERATED
+    return pq.read_table(path) if path.exists() else None
+
+
+def _tune_bm25(products: pa.Table, selection: Requests, generated: pa.Table | None = None) -> dict[str, Any]:
+    index = BM25.build(lexical_texts(products, generated), "tuned")
     if not len(selection):
         return {"strength": "tuned", "k1": index.settings.k1, "b": index.settings.b, "weights": index.settings.weights}
     limit = int(selection.num_products.max())
@@ -296,22 +286,33 @@ def _tune_bm25(products: pa.Table, selection: Requests) -> dict[str, Any]:
     return index.tune(requests, limit=limit)
 
 
-def _opponents(against: Sequence[str] | None, products: pa.Table) -> tuple[str, ...]:
+def _opponents(against: Sequence[str] | None, products: pa.Table, export_dir: Path) -> tuple[str, ...]:
+    has_generated = (export_dir / GENERATED).exists()
     if against is None:
         has_categories = products.column("category").null_count < products.num_rows
-        return (*_BM25S, "category_popularity") if has_categories else _BM25S
+        expanded = (_EXPANDED,) if has_generated else ()
+        return (*expanded, *_BM25S, "category_popularity") if has_categories else (*expanded, *_BM25S)
     for name in against:
         if name not in OPPONENTS:
             raise InputError(f"--against {name}: unknown system; known are {', '.join(OPPONENTS)}")
+        if name == _EXPANDED and not has_generated:
+            raise InputError(
+                f"--against {name}: {export_dir} has no generated queries; they come with the text encoder "
+                "of a run of uepp pretrain"
+            )
     return tuple(against)
 
 
 def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> System:
-    chosen = read_json(export_dir / "bm25.json")
-    tuned = BM25Settings(chosen["k1"], chosen["b"], chosen["weights"])
+
+    def tuned(of: str) -> BM25Settings:
+        chosen = read_json(export_dir / f"{of}.json")
+        return BM25Settings(chosen["k1"], chosen["b"], chosen["weights"])
+
     makers: dict[str, Callable[[], System]] = {
         "uepp": lambda: Towers(export_dir, config.history),
-        "bm25": lambda: Lexical(products, "tuned", tuned),
+        "bm25": lambda: Lexical(products, "tuned", tuned("bm25")),
+        _EXPANDED: lambda: Lexical(products, "tuned", tuned(_EXPANDED), _generated(export_dir)),
         "bm25_stemmed": lambda: Lexical(products, "stemmed"),
         "bm25_plain": lambda: Lexical(products, "plain"),
         "category_popularity": lambda: CategoryPopularity(export_dir, products, config.data.relevant_types),
@@ -321,7 +322,13 @@ def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> 
 
 
 def _requests(
-    run_dir: Path, export_dir: Path, config: Config, products: pa.Table, data: Path | None, events: Path | None
+    run_dir: Path,
+    export_dir: Path,
+    config: Config,
+    products: pa.Table,
+    data: Path | None,
+    events: Path | None,
+    window: Literal["selection", "report"],
 ) -> tuple[Requests, Path]:
     """The requests to evaluate, and where their metrics go."""
     if data is not None and events is not None:
@@ -337,20 +344,12 @@ def _requests(
         path, target = mine(data, config.data, folder / "mined") / "requests.parquet", folder / "metrics.json"
     else:
         _, _, mined = _read_run(run_dir)
-        path, target = mined / "requests.parquet", run_dir / "metrics.json"
-    requests = load_requests(path, "report", products)
+        path = mined / "requests.parquet"
+        target = run_dir / ("metrics.json" if window == "report" else "metrics_selection.json")
+    requests = load_requests(path, window, products)
     if not len(requests):
         raise InputError(
-            f"{events or data or path}: no request in the report window has a relevant interaction "
+            f"{events or data or path}: no request in the {window} window has a relevant interaction "
             f"(data.relevant_types = {list(config.data.relevant_types)})"
         )
     return requests, target
-
-
-@contextmanager
-def _step(console: Console, name: str) -> Iterator[None]:
-    """Say what begins and how long it took."""
-    console.print(f"[bold]{name}[/bold] …")
-    begin = time.perf_counter()
-    yield
-    console.print(f"  {name}: {time.perf_counter() - begin:.0f} s", highlight=False)

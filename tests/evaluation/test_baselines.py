@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, System, lexical_texts
 from uepp.features.requests import RawRequests
+from uepp.lexical.bm25 import BM25Settings
 
 Row = tuple[str, str, int, int, int]
 CATEGORIES = ["ring", "ring", "lamp", None, "lamp", "mug"]
@@ -156,6 +157,18 @@ def test_lexical_texts_drop_fields_that_nobody_filled() -> None:
     assert list(texts) == ["title", "tags", "category"]
     assert texts["tags"][0] == "gift two words"
     assert texts["tags"][2] == texts["category"][3] == ""
+
+
+def test_generated_queries_are_one_more_field() -> None:
+    """Document expansion finds a product by words that it lacks; a product of nobody, or without queries, has none."""
+    ids = products().column("product_id").to_pylist()
+    generated = pa.table({"product_id": [ids[3], "gone", ids[0]], "queries": [["autumn deco"], ["xyzzy"], []]})
+    texts = lexical_texts(products(), generated)
+    assert texts["generated"] == ["", "", "", "autumn deco", "", ""]
+    settings = BM25Settings(weights={"word": 1.0, "generated": 0.5})
+    found = rank(Lexical(products(), "tuned", settings, generated), ["autumn", "xyzzy"], 3, 6)
+    assert found.tolist() == [[3, -1, -1], [-1, -1, -1]]
+    assert rank(Lexical(products(), "tuned", settings), ["autumn"], 3, 6).tolist() == [[-1, -1, -1]]
 
 
 @pytest.mark.parametrize("strength", ["plain", "stemmed", "tuned"])

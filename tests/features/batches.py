@@ -11,6 +11,7 @@ from uepp.features.bags import Bags, BagStore
 from uepp.features.batches import BatchMaker
 from uepp.features.catalog import Catalog
 from uepp.features.examples import Examples
+from uepp.features.known_positives import KnownPositives
 
 PRODUCT_BAGS = ("product/0", "product/1", "product/2", "product/zip", "product/graph")
 QUERY_BAGS = ("query", "user/zip", "history/searches", "history/shops", "history/clicked", "history/purchased")
@@ -53,8 +54,8 @@ def tiny_maker(queries: list[str], pairs: list[tuple[int, int]], titles: list[st
     """Examples given as query and product; the only token of query or product n is n."""
     number = max(len(titles), len(queries))
     bag = BagStore.concatenate([Bags(np.arange(number, dtype=np.int32), np.ones(number, np.int32))])
-    known = sorted(set(pairs))
-    lengths = np.bincount([query for query, _ in known], minlength=len(queries)).astype(np.int32)
+    rows, products = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
+    known = KnownPositives.of_pairs(queries, rows, products)
     examples = Examples(
         queries=queries,
         query_rows=np.array([query for query, _ in pairs], np.int32),
@@ -62,7 +63,8 @@ def tiny_maker(queries: list[str], pairs: list[tuple[int, int]], titles: list[st
         type_ids=np.zeros(len(pairs), np.int32),
         request_rows=np.arange(len(pairs), dtype=np.int32),
         contexts=pa.table({"user_id": pa.nulls(len(pairs), pa.string())}),
-        known_positives=BagStore.concatenate([Bags(np.array([product for _, product in known], np.int32), lengths)]),
+        known_positives=known,
+        known_rows=known.rows_of(queries),
     )
     catalog = Catalog([str(n) for n in range(len(titles))], titles, {"product/0": bag}, {})
     config = Config.model_validate(stages)

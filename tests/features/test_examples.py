@@ -15,6 +15,7 @@ from uepp.config import TrainingConfig
 from uepp.errors import InputError
 from uepp.features.batches import batch_dataset, permuted, tokenize_queries
 from uepp.features.examples import load_examples
+from uepp.features.inputs import QueryFeatures
 
 # The order
 
@@ -62,7 +63,7 @@ def test_dataset_is_make_with_spans_tokenised(toy: Toy, share: float) -> None:
     maker = toy.batch_maker(config)
     numbers = [4, 9, 2]
     elements = tf.data.Dataset.from_tensor_slices(np.array(numbers, np.int64))
-    batches = list(batch_dataset(maker, config, toy.fitted, elements))
+    batches = list(batch_dataset(maker, QueryFeatures(config, toy.fitted), elements))
     for element, batch in zip(numbers, batches, strict=True):
         arrays, spans = maker.make(element)
         assert batch.keys() == arrays.keys()
@@ -81,8 +82,8 @@ def test_dataset_is_make_with_spans_tokenised(toy: Toy, share: float) -> None:
 def test_starting_at_an_element_is_skipping_to_it(toy: Toy) -> None:
     config = with_training(toy, title_query_share=0.25, token_dropout=0.2)
     maker = toy.batch_maker(config)
-    skipped = batch_dataset(maker, config, toy.fitted, tf.data.Dataset.range(9)).skip(5)
-    started = batch_dataset(maker, config, toy.fitted, tf.data.Dataset.range(5, 9))
+    skipped = batch_dataset(maker, QueryFeatures(config, toy.fitted), tf.data.Dataset.range(9)).skip(5)
+    started = batch_dataset(maker, QueryFeatures(config, toy.fitted), tf.data.Dataset.range(5, 9))
     pairs = list(zip(skipped, started, strict=True))
     assert len(pairs) == 4
     for one, other in pairs:
@@ -92,7 +93,9 @@ def test_starting_at_an_element_is_skipping_to_it(toy: Toy) -> None:
 
 def test_static_shapes_let_the_batch_size_be_known(toy: Toy) -> None:
     config = changed(toy, training={"title_query_share": 0.25}, negatives={"dynamic_pool": 3})
-    spec = batch_dataset(toy.batch_maker(config), config, toy.fitted, tf.data.Dataset.range(1)).element_spec
+    spec = batch_dataset(
+        toy.batch_maker(config), QueryFeatures(config, toy.fitted), tf.data.Dataset.range(1)
+    ).element_spec
     of_queries = [f"{name}/lengths" for name in (*QUERY_BAGS, "known_positives")]
     assert {tuple(spec[name].shape) for name in ("type_ids", *of_queries)} == {(8,)}
     of_products = [f"{name}/lengths" for name in PRODUCT_BAGS]
@@ -141,7 +144,7 @@ def test_load_examples_of_all_types(tmp_path: Path) -> None:
     )
     assert rows == [("lamp", 1, 0), ("mug", 0, 2), ("lamp", 2, 2), ("lamp", 1, 1), ("x", 0, 0)]
     known = {
-        query: loaded.known_positives.gather(np.array([row])).values.tolist()
+        query: loaded.known_positives.gather(loaded.known_rows[[row]]).values.tolist()
         for row, query in enumerate(loaded.queries)
     }
     assert known == {"lamp": [0, 1, 2], "mug": [0], "x": [0]}
@@ -153,7 +156,7 @@ def test_load_examples_of_some_types_still_masks_with_all(tmp_path: Path) -> Non
     loaded = load_examples(mined(tmp_path, EXAMPLES, []), ["a", "b", "c", "d"], config)
     assert loaded.queries == ["mug", "lamp"]
     assert loaded.type_ids.tolist() == [2, 2]
-    assert loaded.known_positives.gather(np.array([1])).values.tolist() == [1, 2]
+    assert loaded.known_positives.gather(loaded.known_rows[[1]]).values.tolist() == [1, 2]
 
 
 def test_load_examples_names_the_types_it_found(tmp_path: Path) -> None:

@@ -151,7 +151,8 @@ def export(toy: Toy, made: Exported, directory: Path) -> None:
         fitted=made.fitted,
         products=toy.products,
         mined=made.mined,
-        bm25={"k1": 1.0, "b": 0.5},
+        bm25={"bm25": {"k1": 1.0, "b": 0.5}},
+        generated=None,
         run_id="run 7",
     )
 

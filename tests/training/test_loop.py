@@ -16,8 +16,8 @@ import tiny
 
 from uepp.config import Config
 from uepp.errors import InputError
+from uepp.runs.strategies import choose_strategy
 from uepp.training import loop
-from uepp.training.strategies import choose_strategy
 
 
 @pytest.fixture(autouse=True)
@@ -228,17 +228,6 @@ def test_a_signal_saves_and_ends_after_the_step(tmp_path: Path, number: signal.S
     assert sorted(second.met[1:]) == list(range(stopped.step, 40))
     for one, other in zip(weights(whole.model), weights(resumed.model), strict=True):
         np.testing.assert_array_equal(other, one)
-
-
-def test_a_second_signal_is_not_held_back() -> None:
-    """Who presses Ctrl-C twice does not want to wait."""
-    before = signal.getsignal(signal.SIGINT)
-    with loop._stop_signal() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.is_asked
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_outside_the_main_thread_signals_stay_as_they_are(tmp_path: Path) -> None:

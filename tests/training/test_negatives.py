@@ -159,7 +159,7 @@ class Pool:
         return tf.constant(np.stack([self.embeddings[product] for product in chosen]), tf.float32)
 
     def hardest(
-        self, queries: np.ndarray, known: Known, number: int, chunk: int, temperature: float = 0.0
+        self, queries: np.ndarray, known: Known, number: int, chunk: int, temperature: float = 0.0, seed: int = 0
     ) -> HardestOfPool:
         return select_hardest(
             tf.constant(queries, tf.float32),
@@ -169,6 +169,7 @@ class Pool:
             num_hardest=number,
             chunk=chunk,
             temperature=temperature,
+            seed=tf.constant([seed, 1], tf.int64),
         )
 
     def chosen_products(self, result: HardestOfPool) -> list[list[int]]:
@@ -266,6 +267,23 @@ def test_the_regulariser_reaches_the_pool(chunk: int) -> None:
     assert [sorted(line) for line in got] == [np.flatnonzero(line).tolist() for line in expected]
     assert got != plain
     assert all(is_known[:, line].any() for line in plain), "other queries know some of what would be chosen"
+
+
+def test_ties_of_the_regulariser_fall_by_draw_and_not_by_product() -> None:
+    """All products are opposite to all queries, so Eq. 7 clamps every score at 0; chunks change nothing."""
+    queries = np.tile([[1.0, 0.0]], (3, 1))
+    pool = Pool(list(range(40)), {product: np.array([-1.0, 0.0]) for product in range(40)})
+    known: Known = [[], [], []]
+    drawn = [
+        [pool.chosen_products(pool.hardest(queries, known, 4, chunk, 2.0, seed)) for chunk in (1, 7, 40)]
+        for seed in range(30)
+    ]
+    assert all(one == other for one, *others in drawn for other in others)
+    chosen = np.array([lines[0] for lines in drawn])
+    assert len({tuple(line) for seed in chosen for line in seed}) > 80, "each query and seed draws by itself"
+    counts = np.bincount(chosen.ravel(), minlength=40)
+    assert counts.min() > 0
+    assert counts.max() < 25, "360 draws of 40 products"
 
 
 def test_the_pool_in_a_graph_has_no_gradient() -> None:

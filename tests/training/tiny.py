@@ -119,7 +119,7 @@ def train(
         verbose: of `fit`.
         training: settings.
     """
-    from uepp.training.strategies import choose_strategy, is_chief
+    from uepp.runs.strategies import choose_strategy, is_chief
 
     if replicas > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]

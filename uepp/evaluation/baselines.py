@@ -44,10 +44,23 @@ class Towers:
 
 
 class Lexical:
-    """BM25 in one of its strengths."""
+    """BM25 in one of its strengths.
 
-    def __init__(self, products: pa.Table, strength: Strength, settings: BM25Settings | None = None) -> None:
-        self.index = BM25.build(lexical_texts(products), strength, settings)
+    Args:
+        products: the catalogue.
+        strength: how texts become terms.
+        settings: chosen ones; none: the strength's own.
+        generated: table of generated queries, for document expansion; none: the products' own texts only.
+    """
+
+    def __init__(
+        self,
+        products: pa.Table,
+        strength: Strength,
+        settings: BM25Settings | None = None,
+        generated: pa.Table | None = None,
+    ) -> None:
+        self.index = BM25.build(lexical_texts(products, generated), strength, settings)
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
@@ -104,10 +117,19 @@ class CategoryPopularity:
         return np.stack([known.get(query, back_off) for query in requests.queries])
 
 
-def lexical_texts(products: pa.Table) -> dict[str, list[str]]:
-    """Product texts for BM25, a text a product and field; empty fields are left out."""
+def lexical_texts(products: pa.Table, generated: pa.Table | None = None) -> dict[str, list[str]]:
+    """Product texts for BM25, a text a product and field; empty fields are left out.
+
+    Args:
+        products: the catalogue.
+        generated: `product_id`, `queries` list of string: what people might ask for a product (docT5query).
+    """
     columns = table_inputs(products, TEXT_FIELDS)
     texts = {field: [text.replace("\n", " ") for text in column] for field, column in columns.items()}
+    if generated is not None:
+        ids, queries = (generated.column(name).to_pylist() for name in ("product_id", "queries"))
+        text_of = {product_id: " ".join(asked) for product_id, asked in zip(ids, queries, strict=True)}
+        texts["generated"] = [text_of.get(product_id, "") for product_id in products.column("product_id").to_pylist()]
     return {field: column for field, column in texts.items() if field in ("title", "tags") or any(column)}
 
 

@@ -15,6 +15,7 @@ from uepp.metrics import NOT_FOUND, mean_over_days, recall_at, target_positions
 LABELS = {
     "uepp": "UEPPR (this run)",
     "bm25": "BM25, tuned",
+    "bm25_expanded": "BM25, tuned, with generated queries",
     "bm25_stemmed": "BM25, stemmed",
     "bm25_plain": "BM25, plain",
     "category_popularity": "category + popularity",

@@ -124,6 +124,7 @@ class BatchMaker:
         batch_size: B.
         graph: neighbours of every product and the token ids of their queries; none without the graph encoder.
         requests: who asked; none: only the query is encoded.
+        query_text: what the text encoder reads of `examples.queries`, Q rows; none: it reads no queries.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class BatchMaker:
         *,
         graph: tuple[Neighbors, BagStore] | None = None,
         requests: RequestFeatures | None = None,
+        query_text: np.ndarray | None = None,
     ) -> None:
         self._examples = examples
         self._query_tokens = query_tokens
@@ -145,17 +147,17 @@ class BatchMaker:
         self._config = config
         self._graph = graph
         self._requests = requests
+        self._query_text = query_text
         self.num_spans = round(config.training.title_query_share * batch_size)
         self.num_examples = batch_size - self.num_spans
         self._num_pool = min(config.negatives.dynamic_pool, num_seen_products)
         if graph is not None:
-            row_of = {query: row for row, query in enumerate(graph[0].queries)}
-            own = [row_of.get(query, -1) for query in normalized_queries(examples.queries)]
-            self._own_neighbor = np.array(own, np.int32)
+            self._neighbor_row_of = {query: row for row, query in enumerate(graph[0].queries)}
+            self._own_neighbor = self._neighbor_rows(examples.queries)
         self._log_in_batch = self._log_expected_in_batch()
 
     def make(self, element: int) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Batch `element`: its arrays, and the title spans that still have to become query tokens."""
+        """Batch `element`: its arrays, and the title spans whose entries `query…` are still to be made."""
         examples, training, negatives = self._examples, self._config.training, self._config.negatives
         rng = np.random.Generator(np.random.Philox(key=[training.seed, element]))
         rows = self._example_rows(element)
@@ -164,7 +166,8 @@ class BatchMaker:
         pool = rng.choice(self._num_seen_products, self._num_pool, replace=False, shuffle=False)
         candidates = np.concatenate([examples.product_index[rows], spans, uniform, pool]).astype(np.int32)
         query_rows = examples.query_rows[rows]
-        known = examples.known_positives.gather(query_rows)
+        texts = [title_span(self._catalog.titles[product], rng) for product in spans]
+        known = self._known_positives(query_rows, texts, spans)
         log_uniform = np.full(len(uniform), np.log(max(len(uniform), 1) / self._num_seen_products), np.float32)
         purchase = np.full(self.num_spans, len(INTERACTION_TYPES) - 1)
 
@@ -172,19 +175,34 @@ class BatchMaker:
             "element": np.array(element, np.int64),
             "candidates": candidates,
             "type_ids": np.concatenate([examples.type_ids[rows], purchase]).astype(np.int32),
-            "known_positives/values": np.concatenate([known.values, spans]).astype(np.int32),
-            "known_positives/lengths": np.concatenate([known.lengths, np.ones(self.num_spans, np.int32)]),
             "log_expected_count": np.concatenate(
                 [self._log_in_batch[candidates[: len(rows) + self.num_spans]], log_uniform]
             ),
         }
+        arrays |= known.entries("known_positives")
         arrays |= self._query_tokens.gather(query_rows).drop(training.token_dropout, rng).entries("query")
+        if self._query_text is not None:
+            arrays["query/text"] = self._query_text[query_rows]
         arrays |= self._catalog.gather(candidates, training.token_dropout, rng)
         if self._graph is not None:
-            arrays |= self._graph_entries(*self._graph, candidates, query_rows, rng)
+            arrays |= self._graph_entries(*self._graph, candidates, query_rows, texts, rng)
         if self._requests is not None:
             arrays |= self._request_entries(self._requests, examples.request_rows[rows])
-        return arrays, [title_span(self._catalog.titles[product], rng) for product in spans]
+        return arrays, texts
+
+    def _known_positives(self, query_rows: np.ndarray, texts: list[str], products: np.ndarray) -> Bags:
+        """What each query and each title span is known to be answered by; a span by its own product too."""
+        examples = self._examples
+        known = examples.known_positives.gather(examples.known_rows[query_rows])
+        if not texts:
+            return known
+        of_spans = examples.known_positives.gather(examples.known_positives.rows_of(texts))
+        row = np.concatenate([np.repeat(np.arange(len(texts)), of_spans.lengths), np.arange(len(texts))])
+        pairs = np.unique(np.stack([row, np.concatenate([of_spans.values, products])], axis=1), axis=0)
+        lengths = np.bincount(pairs[:, 0], minlength=len(texts)).astype(np.int32)
+        return Bags(
+            np.concatenate([known.values, pairs[:, 1]]).astype(np.int32), np.concatenate([known.lengths, lengths])
+        )
 
     def _example_rows(self, element: int) -> np.ndarray:
         position = np.arange(element * self.num_examples, (element + 1) * self.num_examples)
@@ -210,13 +228,19 @@ class BatchMaker:
         tokens: BagStore,
         candidates: np.ndarray,
         query_rows: np.ndarray,
+        texts: list[str],
         rng: np.random.Generator,
     ) -> dict[str, np.ndarray]:
-        """Neighbour queries of every candidate; a positive's own query is not among its neighbours."""
+        """Neighbour queries of every candidate; a positive's own query, or title span, is the target of each."""
         targets = np.full(len(candidates), -1, np.int32)
         targets[: len(query_rows)] = self._own_neighbor[query_rows]
+        targets[len(query_rows) : len(query_rows) + len(texts)] = self._neighbor_rows(texts)
         rows = neighbors.sample(candidates, targets, self._config.graph, rng)
         return distinct_texts("product/graph", "graph", rows, tokens)
+
+    def _neighbor_rows(self, queries: list[str]) -> np.ndarray:
+        """Row of each query among the graph's, int32; -1: not there."""
+        return np.array([self._neighbor_row_of.get(text, -1) for text in normalized_queries(queries)], np.int32)
 
     def _request_entries(self, requests: RequestFeatures, request_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Place and history of every query; nothing is known of who asks for a title span."""
@@ -256,7 +280,17 @@ def build_batch_maker(
         batch_size,
         graph=graph,
         requests=load_request_features(config, fitted, examples, mined, catalog),
+        query_text=_encode_query_texts(config, fitted, examples.queries),
     )
+
+
+def _encode_query_texts(config: Config, fitted: Fitted, queries: list[str]) -> np.ndarray | None:
+    """What the text encoder of the query tower reads of some queries, one row each; none without one."""
+    if "text" not in config.model.query_encoders:
+        return None
+    encode = tf.function(QueryFeatures(config, fitted).query, reduce_retracing=True)
+    parts = [queries[begin : begin + _AT_ONCE] for begin in range(0, len(queries), _AT_ONCE)]
+    return np.concatenate([encode(tf.constant(part, tf.string))["query/text"].numpy() for part in parts])
 
 
 def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: list[str]) -> BagStore:
@@ -275,16 +309,15 @@ def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: li
     return BagStore.concatenate(parts)
 
 
-def batch_dataset(maker: BatchMaker, config: Config, fitted: Fitted, elements: tf.data.Dataset) -> tf.data.Dataset:
+def batch_dataset(maker: BatchMaker, encode: QueryFeatures, elements: tf.data.Dataset) -> tf.data.Dataset:
     """The stream as tf.data: one batched `numpy_function` an element, spans tokenised in the graph.
 
     Args:
         maker: makes elements.
-        config: how spans become tokens.
-        fitted: token ids.
+        encode: makes the entries of spans; built outside of a strategy's scope, since a text encoder that is loaded
+            within one runs on its replicas only.
         elements: int64 numbers of the elements, in the order to give them.
     """
-    tokenizer, table = Tokenizer(config.features), fitted.vocabularies[SHARED].lookup_table()
     arrays, _ = maker.make(0)
     names = sorted(arrays)
     batch_size = maker.num_examples + maker.num_spans
@@ -301,11 +334,10 @@ def batch_dataset(maker: BatchMaker, config: Config, fitted: Fitted, elements: t
             tensor.set_shape([None] if _varies(name) else arrays[name].shape)
         if maker.num_spans:
             spans.set_shape([maker.num_spans])
-            tokens = tokenizer.text(spans)
-            ids = tf.cast(table.lookup(tokens.values), tf.int32)
-            batch["query/values"] = tf.concat([batch["query/values"], ids], axis=0)
-            lengths = tf.concat([batch["query/lengths"], tf.cast(tokens.row_lengths(), tf.int32)], axis=0)
-            batch["query/lengths"] = tf.ensure_shape(lengths, [batch_size])
+            for name, value in encode.query(spans).items():
+                batch[name] = tf.concat([batch[name], value], axis=0)
+                if not _varies(name):
+                    batch[name] = tf.ensure_shape(batch[name], [batch_size, *batch[name].shape[1:]])
         return batch
 
     return elements.map(make_batch, num_parallel_calls=2, deterministic=True).prefetch(4)

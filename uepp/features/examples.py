@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from uepp.config import INTERACTION_TYPES, TrainingConfig
 from uepp.data.histories import POINTERS
 from uepp.errors import InputError
-from uepp.features.bags import Bags, BagStore
+from uepp.features.bags import Bags
+from uepp.features.known_positives import KnownPositives
 from uepp.features.raw import PLACE
 
 _MAX_SPAN_WORDS = 5
@@ -29,8 +30,9 @@ class Examples:
         type_ids: int32 [E], position in `INTERACTION_TYPES`.
         request_rows: int32 [E], row in `contexts`; the row after its last: nobody is known to have asked.
         contexts: context and history pointers of the distinct requests, one row each.
-        known_positives: Q rows: every product that had a positive interaction after the query, from
-            examples of all types and from the query-product graph; sorted.
+        known_positives: every product that had a positive interaction after a query, from examples of all types
+            and from the query-product graph.
+        known_rows: int32 [Q], row of each query in `known_positives`.
     """
 
     queries: list[str]
@@ -39,7 +41,8 @@ class Examples:
     type_ids: np.ndarray
     request_rows: np.ndarray
     contexts: pa.Table
-    known_positives: BagStore
+    known_positives: KnownPositives
+    known_rows: np.ndarray
 
     def __len__(self) -> int:
         """E."""
@@ -68,12 +71,13 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
 
     pairs_of_examples = table.select(["query", "product_id"])
     known = pa.concat_tables([pairs_of_examples, graph.cast(pairs_of_examples.schema)])
-    query_rows = pc.index_in(known.column("query"), queries)
-    known_products = pc.index_in(known.column("product_id"), catalogue)
-    is_known = pc.and_(pc.is_valid(query_rows), pc.is_valid(known_products))
-    pairs = np.stack([_numpy(pc.filter(column, is_known)) for column in (query_rows, known_products)], axis=1)
-    pairs = np.unique(pairs, axis=0)
-    lengths = np.bincount(pairs[:, 0], minlength=len(queries)).astype(np.int32)
+    known = known.filter(pc.is_in(known.column("product_id"), catalogue))
+    asked = pc.unique(known.column("query"))
+    positives = KnownPositives.of_pairs(
+        asked.to_pylist(),
+        _numpy(pc.index_in(known.column("query"), asked)),
+        _numpy(pc.index_in(known.column("product_id"), catalogue)),
+    )
     _, first, request_rows = np.unique(
         np.asarray(examples.column("request_id")), return_index=True, return_inverse=True
     )
@@ -84,29 +88,25 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
         type_ids=np.array([_TYPE_IDS[name] for name in examples.column("type").to_pylist()], np.int32),
         request_rows=request_rows.astype(np.int32),
         contexts=examples.select(about_request).take(first),
-        known_positives=BagStore.concatenate([Bags(np.ascontiguousarray(pairs[:, 1]), lengths)]),
+        known_positives=positives,
+        known_rows=positives.rows_of(queries.to_pylist()),
     )
 
 
-def with_weak_examples(examples: Examples, queries: list[str], products: Bags) -> Examples:
+def with_weak_examples(examples: Examples, queries: list[str], products: Bags, known: Bags) -> Examples:
     """Examples and, as clicks of nobody, the products that a teacher gave for some queries.
 
     Args:
         examples: those of the log.
         queries: [T] texts, of the log or not.
         products: T bags of product indexes; known positives of their query from now on.
+        known: T bags of what else is known to answer the query: the product that a title span was cut from.
     """
     every = list(dict.fromkeys([*examples.queries, *queries]))
     row_of = {query: row for row, query in enumerate(every)}
     weak_rows = np.repeat(np.array([row_of[query] for query in queries], np.int32), products.lengths)
     size = len(weak_rows)
-    known = examples.known_positives
-    known_rows = np.repeat(np.arange(len(examples.queries)), np.diff(known.splits))
-    pairs = np.unique(
-        np.stack([np.concatenate([known_rows, weak_rows]), np.concatenate([known.values, products.values])], axis=1),
-        axis=0,
-    )
-    lengths = np.bincount(pairs[:, 0], minlength=len(every)).astype(np.int32)
+    positives = examples.known_positives.joined(queries, products).joined(queries, known)
     nobody = np.full(size, examples.contexts.num_rows, np.int32)
     return replace(
         examples,
@@ -115,7 +115,8 @@ def with_weak_examples(examples: Examples, queries: list[str], products: Bags) -
         product_index=np.concatenate([examples.product_index, products.values.astype(np.int32)]),
         type_ids=np.concatenate([examples.type_ids, np.full(size, _TYPE_IDS["click"], np.int32)]),
         request_rows=np.concatenate([examples.request_rows, nobody]),
-        known_positives=BagStore.concatenate([Bags(pairs[:, 1].astype(np.int32), lengths)]),
+        known_positives=positives,
+        known_rows=positives.rows_of(every),
     )
 
 

@@ -19,6 +19,9 @@ from uepp.features.vocabulary import Vocabulary, VocabularyCounter
 SHARED = "shared"
 """Name of the vocabulary (and table) of queries and of every group without one of its own."""
 
+TEXT_ENCODER = "text_encoder"
+"""Folder of a run's text encoder."""
+
 _QUERIES_AT_ONCE = 4_096
 
 
@@ -31,19 +34,24 @@ class Fitted:
         vocabularies: `shared`, and one for each of `features.own_tables`.
         shops: shop ids; a shop that is not in it has no row.
         locations: names of places, and k-means centroids.
+        text_encoder: directory of the pretrained text encoder; none: no tower has one.
     """
 
     groups: tuple[tuple[str, ...], ...]
     vocabularies: dict[str, Vocabulary]
     shops: Vocabulary
     locations: Locations
+    text_encoder: Path | None = None
 
     def table_of_group(self, group: int) -> str:
         """Name of the vocabulary that reads a group of product fields."""
         return _table_of(self.groups[group], self.vocabularies)
 
     def save(self, directory: Path) -> None:
-        """Write into an existing directory: the shared vocabulary itself, the others in folders."""
+        """Write into an existing directory: the shared vocabulary itself, the others in folders.
+
+        A text encoder is not written: it is copied into a run once, and an export has it in its towers.
+        """
         for name, vocabulary in self.vocabularies.items():
             vocabulary.save(_made(_vocabulary_folder(directory, name)))
         self.shops.save(_made(directory / "shops"))
@@ -58,6 +66,7 @@ class Fitted:
             vocabularies={name: Vocabulary.load(_vocabulary_folder(directory, name)) for name in names},
             shops=Vocabulary.load(directory / "shops"),
             locations=Locations.load(directory),
+            text_encoder=directory / TEXT_ENCODER if (directory / TEXT_ENCODER).is_dir() else None,
         )
 
 

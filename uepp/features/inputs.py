@@ -4,12 +4,15 @@ The same two classes run when the catalogue and the training requests are prepar
 exported towers, so training and serving cannot differ.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from uepp.config import Config, HistoryConfig
 from uepp.features.fitted import SHARED, Fitted
 from uepp.features.raw import COORDINATES, PLACE
-from uepp.features.text import TEXT_FIELDS, Tokenizer
+from uepp.features.text import TEXT_FIELDS, Tokenizer, joined_fields
+from uepp.features.text_encoder import TextEncoder, open_text_encoder
 
 Features = dict[str, tf.Tensor]
 
@@ -18,13 +21,16 @@ class ProductFeatures(tf.Module):
     """Product fields to row-aligned entries `product/…` (docs/architecture.md, "batches").
 
     Args:
-        config: `features.groups` and `model.product_encoders` say what is read.
-        fitted: vocabularies, shops, places.
+        config: `features.groups`, `text` and `model.product_encoders` say what is read.
+        fitted: vocabularies, shops, places, and where the text encoder is.
+        text_encoder: the loaded one of a model that trains it; none: it is loaded where it is needed.
     """
 
-    def __init__(self, config: Config, fitted: Fitted) -> None:
+    def __init__(self, config: Config, fitted: Fitted, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self._encoders = config.model.product_encoders
+        self._text = config.text
+        self._text_encoder = _text_encoder(self._encoders, fitted, text_encoder)
         self._groups = config.features.groups
         self._tokenizer = Tokenizer(config.features)
         self._table_of_group = [fitted.table_of_group(group) for group in range(len(self._groups))]
@@ -41,7 +47,8 @@ class ProductFeatures(tf.Module):
     def columns(self) -> tuple[str, ...]:
         """Columns of the product table that are read."""
         shop = ("shop_id",) if "shop" in self._encoders else ()
-        return (*self.text_fields, *shop, *(PLACE if "location" in self._encoders else ()))
+        text = self._text.fields if "text" in self._encoders else ()
+        return tuple(dict.fromkeys((*self.text_fields, *text, *shop, *(PLACE if "location" in self._encoders else ()))))
 
     @property
     def signature(self) -> dict[str, tf.TensorSpec]:
@@ -66,6 +73,9 @@ class ProductFeatures(tf.Module):
             features["product/shop"] = tf.cast(self._shops.lookup(inputs["shop_id"]), tf.int32)
         if "location" in self._encoders:
             features |= _prefixed("product", self._places(*(inputs[name] for name in PLACE)))
+        if self._text_encoder is not None:
+            texts = joined_fields(inputs, self._text.fields)
+            features["product/text"] = self._text_encoder.entries(texts, self._text.trainable)
         if "neighbor_queries" in inputs:
             features |= _rows_of_texts(
                 "product/graph", "graph", inputs["neighbor_queries"], self._tokenizer, self._tables[SHARED]
@@ -81,13 +91,16 @@ class QueryFeatures(tf.Module):
     """A query and what is known of who asks to entries `query/…`, `user/…`, `history/…`.
 
     Args:
-        config: `model.query_encoders` and `history` say what is read.
-        fitted: vocabularies, shops, places.
+        config: `model.query_encoders`, `text` and `history` say what is read.
+        fitted: vocabularies, shops, places, and where the text encoder is.
+        text_encoder: the loaded one of a model that trains it; none: it is loaded where it is needed.
     """
 
-    def __init__(self, config: Config, fitted: Fitted) -> None:
+    def __init__(self, config: Config, fitted: Fitted, text_encoder: TextEncoder | None = None) -> None:
         super().__init__()
         self._encoders = config.model.query_encoders
+        self._is_trainable = config.text.trainable
+        self._text_encoder = _text_encoder(self._encoders, fitted, text_encoder)
         self._history = config.history
         self._tokenizer = Tokenizer(config.features)
         self._tokens = fitted.vocabularies[SHARED].lookup_table()
@@ -106,7 +119,7 @@ class QueryFeatures(tf.Module):
 
     def __call__(self, inputs: Features) -> Features:
         """Entries of R requests from the inputs that are given; an empty string is what is not there."""
-        features = _bag("query", self._tokenizer.text(inputs["query"]), self._tokens)
+        features = self.query(inputs["query"])
         if "location" in self._encoders:
             features |= self.places(inputs)
         if "recent_searches" in inputs:
@@ -124,6 +137,13 @@ class QueryFeatures(tf.Module):
             if name in inputs:
                 texts = _not_empty(self._latest(inputs, name))
                 features |= _bag(entry, texts.with_values(tokens_of(texts.values)).merge_dims(1, 2), self._tokens)
+        return features
+
+    def query(self, texts: tf.Tensor) -> Features:
+        """Entries `query…` of R queries from their text alone."""
+        features = _bag("query", self._tokenizer.text(texts), self._tokens)
+        if self._text_encoder is not None:
+            features["query/text"] = self._text_encoder.entries(texts, self._is_trainable)
         return features
 
     def places(self, inputs: Features) -> Features:
@@ -144,6 +164,14 @@ def history_inputs(config: HistoryConfig) -> dict[str, int]:
         "purchased_tags": config.num_purchased_products,
     }
     return {name: number for name, number in numbers.items() if number}
+
+
+def _text_encoder(encoders: Sequence[str], fitted: Fitted, loaded: TextEncoder | None) -> TextEncoder | None:
+    if "text" not in encoders:
+        return None
+    if loaded is None and fitted.text_encoder is not None:
+        return open_text_encoder(fitted.text_encoder)
+    return loaded
 
 
 def _spec(name: str) -> tf.TensorSpec:

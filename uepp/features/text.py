@@ -39,6 +39,21 @@ def normalize(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.strip(tf.strings.regex_replace(text, _NOT_A_WORD, " "))
 
 
+def joined_fields(inputs: dict[str, tf.Tensor], fields: Sequence[str]) -> tf.Tensor:
+    """Product fields as one text, joined in order by a space; line breaks (between tags) become spaces.
+
+    Args:
+        inputs: strings [R] by field.
+        fields: which, in order.
+
+    Returns:
+        Strings [R].
+    """
+    text = tf.strings.join([inputs[field] for field in fields], " ")
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    return tf.strings.strip(tf.strings.regex_replace(text, r"\s+", " "))
+
+
 class Tokenizer:
     """Strings to bags of tokens.
 

@@ -6,8 +6,8 @@ its rows (document frequencies and the mean length stay those of the whole catal
 * plain: lower-case words of title and tags;
 * stemmed: their Snowball stems;
 * tuned: stems of folded words with numbers and units in one spelling; of title and tags also joined
-  neighbours and character trigrams; of category, attributes and description the words, with weights that
-  are chosen on selection requests (0 until then).
+  neighbours and character trigrams; of category, attributes, description and generated queries (document
+  expansion, as in docTTTTTquery) the words, with weights that are chosen on selection requests (0 until then).
 
 The score is a weighted sum of one BM25 a component (`TermIndex`); title + tags are one bag. Long fields
 give words only: trigrams of a whole description match everything and would be most of the index.
@@ -28,7 +28,7 @@ from uepp.lexical.analysis import Analyzer, Kind, Strength
 from uepp.lexical.term_index import Bags, TermIndex
 
 MAIN_FIELDS = ("title", "tags")
-EXTRA_FIELDS = ("category", "attributes", "description")
+EXTRA_FIELDS = ("category", "attributes", "description", "generated")
 COMPONENTS = ("word", "joined", "trigram", *EXTRA_FIELDS)
 
 # A query's joined neighbours must meet products' words, and a query's words products' joined
@@ -46,7 +46,7 @@ class BM25Settings:
         k1: saturation of repeated terms, ≥ 0.
         b: length normalisation in [0, 1].
         weights: weight ≥ 0 of each component: the query's `word`, `joined` and `trigram` terms in title and tags,
-            and its words in `category`, `attributes`, `description`; one that is missing weighs 0.
+            and its words in `category`, `attributes`, `description`, `generated`; one that is missing weighs 0.
 
     Raises:
         ValueError: a value outside its range, or an unknown component.
@@ -76,6 +76,7 @@ _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("category", (0.0, 0.25, 0.5, 1.0)),
     ("attributes", (0.0, 0.25, 0.5, 1.0)),
     ("description", (0.0, 0.1, 0.25, 0.5, 1.0)),
+    ("generated", (0.0, 0.25, 0.5, 1.0, 2.0)),
     ("trigram", (0.0, 0.2, 0.4, 0.8)),
     ("joined", (0.0, 0.2, 0.4, 1.0)),
 )
@@ -107,7 +108,7 @@ class BM25:
 
         Args:
             texts_by_field: a text a product for any of title, tags (joined by spaces), category, attributes,
-                description; empty where a product has none. The lists are kept (not copied) for `tune`.
+                description, generated; empty where a product has none. The lists are kept (not copied) for `tune`.
             strength: plain, stemmed or tuned.
             settings: none: `DEFAULT_SETTINGS` of the strength.
 

@@ -1,9 +1,11 @@
-"""The tables that encoders share."""
+"""What encoders share: the tables, and the pretrained text encoder."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uepp.config import Config
+from uepp.features.text_encoder import TextEncoder, open_text_encoder, text_encoder_dim
 from uepp.model.embedding import EmbeddingTable
 from uepp.model.seeds import named_seed
 
@@ -12,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class Tables:
-    """Each table once, made when an encoder first asks for it: a table that nothing reads takes no memory.
+    """Each once, made when an encoder first asks for it: what nothing reads takes no memory.
 
     Args:
-        config: uses `model` and `training.seed`.
-        fitted: sizes, and which group reads which vocabulary.
+        config: uses `model`, `text` and `training.seed`.
+        fitted: sizes, which group reads which vocabulary, and where the text encoder is.
     """
 
     def __init__(self, config: Config, fitted: "Fitted") -> None:
         self.fitted = fitted
         self._model = config.model
+        self._text = config.text
         self._seed = config.training.seed
         self._tokens: dict[str, EmbeddingTable] = {}
 
@@ -43,6 +46,22 @@ class Tables:
     def locations(self) -> EmbeddingTable:
         """Locations of products and users, and zip prefixes."""
         return self._new("locations", self.fitted.locations.num_rows, self._model.location_dim)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder | None:
+        """The text encoder that is trained with the towers; none: it is frozen."""
+        return open_text_encoder(self._text_directory) if self._text.trainable else None
+
+    @cached_property
+    def text_dim(self) -> int:
+        """Columns of the text encoder's vectors."""
+        return text_encoder_dim(self._text_directory)
+
+    @property
+    def _text_directory(self) -> Path:
+        if self.fitted.text_encoder is None:
+            raise ValueError("the towers have a text encoder, but nothing was fitted for it")
+        return self.fitted.text_encoder
 
     def _of_vocabulary(self, name: str) -> EmbeddingTable:
         if name not in self._tokens:

@@ -1,7 +1,7 @@
 """The two towers: encoders → concatenation → feed-forward → L2 (UEPPR III, Figure 2)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from uepp.model.tables import Tables
 
 if TYPE_CHECKING:
     from uepp.features.fitted import Fitted
+    from uepp.features.text_encoder import TextEncoder
 
 _SHORTEST = 1e-6
 
@@ -104,12 +105,21 @@ class Tower(tf.keras.layers.Layer):
 
 
 class TwoTower(tf.keras.Model):
-    """A product tower and a query-user tower, scored by cosine (UEPPR Eq. 1)."""
+    """A product tower and a query-user tower, scored by cosine (UEPPR Eq. 1).
 
-    def __init__(self, product_tower: Tower, query_user_tower: Tower) -> None:
+    Args:
+        product_tower: as built.
+        query_user_tower: as built.
+        text_encoder: the pretrained one that is trained with them; none: there is none, or it is frozen.
+    """
+
+    def __init__(
+        self, product_tower: Tower, query_user_tower: Tower, text_encoder: "TextEncoder | None" = None
+    ) -> None:
         super().__init__(name="two_tower", dtype="float32")
         self.product_tower = product_tower
         self.query_user_tower = query_user_tower
+        self.text_encoder = text_encoder
 
     def call(self, features: Features, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Query embeddings float32 [B, d] and product embeddings float32 [C, d]."""
@@ -118,12 +128,27 @@ class TwoTower(tf.keras.Model):
     @property
     def table_variables(self) -> list[tf.Variable]:
         """Variables whose gradients are sparse."""
-        return [variable for variable in self.trainable_variables if "embeddings" in variable.name]
+        return [variable for variable in self._own_variables if "embeddings" in variable.name]
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
-        """All other trainable variables."""
-        return [variable for variable in self.trainable_variables if "embeddings" not in variable.name]
+        """All other trainable variables, except the text encoder's."""
+        return [variable for variable in self._own_variables if "embeddings" not in variable.name]
+
+    @property
+    def text_variables(self) -> list[tf.Variable]:
+        """Variables of the text encoder that is trained."""
+        is_text = self._is_text
+        return [variable for variable in self.trainable_variables if variable.ref() in is_text]
+
+    @property
+    def _own_variables(self) -> list[tf.Variable]:
+        is_text = self._is_text
+        return [variable for variable in self.trainable_variables if variable.ref() not in is_text]
+
+    @property
+    def _is_text(self) -> set[Any]:
+        return set() if self.text_encoder is None else {v.ref() for v in self.text_encoder.model.trainable_variables}
 
 
 def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
@@ -161,6 +186,7 @@ def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
     return TwoTower(
         product_tower=tower(product_encoders, "product_tower"),
         query_user_tower=tower(query_encoders, "query_user_tower"),
+        text_encoder=tables.text_encoder if "text" in (*model.product_encoders, *model.query_encoders) else None,
     )
 
 

@@ -18,6 +18,7 @@ from uepp.errors import InputError
 from uepp.features.fitted import Fitted
 from uepp.features.graph import load_neighbors
 from uepp.features.inputs import ProductFeatures, QueryFeatures
+from uepp.features.text_encoder import GENERATED
 from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, read_vectors, write_vectors
 from uepp.retrieval.index import build_index, write_index
@@ -52,7 +53,8 @@ def write_export(
     fitted: Fitted,
     products: pa.Table,
     mined: Path,
-    bm25: dict[str, Any],
+    bm25: dict[str, dict[str, Any]],
+    generated: pa.Table | None,
     run_id: str,
 ) -> None:
     """Write `export/`, whole or not at all.
@@ -64,13 +66,14 @@ def write_export(
         fitted: of the run.
         products: the catalogue in product-index order.
         mined: folder of mined tables.
-        bm25: settings of the tuned BM25, chosen on the selection window.
+        bm25: settings of each tuned BM25 by name, chosen on the selection window.
+        generated: queries that a model generated for the products; none: there are none.
         run_id: of the run; the manifest repeats it.
     """
     with atomic_directory(directory) as folder:
         modules = {
-            "query_tower": TowerModule(model.query_user_tower, QueryFeatures(config, fitted)),
-            "product_tower": TowerModule(model.product_tower, ProductFeatures(config, fitted)),
+            "query_tower": TowerModule(model.query_user_tower, QueryFeatures(config, fitted, model.text_encoder)),
+            "product_tower": TowerModule(model.product_tower, ProductFeatures(config, fitted, model.text_encoder)),
         }
         for name, module in modules.items():
             tf.saved_model.save(module, str(folder / name), signatures={"serving_default": module.serve})
@@ -81,7 +84,10 @@ def write_export(
         write_vectors(tower, products, neighbors, folder, config.export.embed_batch_size)
         _copy_context(mined, folder)
         fitted.save(folder)
-        write_json(folder / "bm25.json", bm25)
+        for name, settings in bm25.items():
+            write_json(folder / f"{name}.json", settings)
+        if generated is not None:
+            pq.write_table(generated, folder / GENERATED)
         _write_index(folder, config.export)
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
 

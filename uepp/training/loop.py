@@ -1,27 +1,23 @@
 """The training loop: Keras' `fit` of the trainer, under a distribution strategy, with exact resume."""
 
-import csv
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uepp.artifacts import atomic_file
 from uepp.config import Config, TrainingConfig
 from uepp.errors import InputError
 from uepp.model.towers import TwoTower
-from uepp.training.checkpoints import Checkpoints
+from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.logs import Log
+from uepp.runs.signals import Stop, stop_signal
+from uepp.runs.strategies import elements_of_steps, gather_numbers, is_chief
 from uepp.training.optimizers import build_optimizer
-from uepp.training.strategies import elements_of_steps, gather_numbers, is_chief
 from uepp.training.trainer import Trainer
 
 ElementDataset = Callable[[tf.data.Dataset], tf.data.Dataset]
@@ -93,7 +89,7 @@ def fit(
     trainer.distribute_reduction_method = "first"  # what the step returns is not used: no need to add up replicas
     checkpoints = Checkpoints(
         run_dir / "checkpoints",
-        settings,
+        settings.keep_checkpoints,
         is_chief=is_chief(strategy),
         model=model,
         optimizer=trainer.optimizer,
@@ -114,9 +110,9 @@ def fit(
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return make_dataset(elements_of_steps(context, done, settings.max_steps - done))
 
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         count = _CountSteps(checkpoints, step, settings, strategy, stop)
-        report = _Report(_Log(run_dir / "logs", done) if is_chief(strategy) else None, settings, done, verbose)
+        report = _Report(Log(run_dir / "logs", done) if is_chief(strategy) else None, settings, done, verbose)
         with report.bar:
             trainer.fit(
                 strategy.distribute_datasets_from_function(batches),
@@ -135,7 +131,7 @@ def restore(build_model: Callable[[], TwoTower], config: Config, run_dir: Path) 
         InputError: the run has no such checkpoint, or it is of another model.
     """
     model = build_model()
-    Checkpoints(run_dir / "checkpoints", config.training, model=model, step=_step_variable()).restore()
+    Checkpoints(run_dir / "checkpoints", config.training.keep_checkpoints, model=model, step=_step_variable()).restore()
     return model
 
 
@@ -144,39 +140,6 @@ def _step_variable() -> tf.Variable:
     return tf.Variable(
         0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
     )
-
-
-class _Stop:
-    """Whether a signal asked to stop."""
-
-    is_asked = False
-
-
-@contextmanager
-def _stop_signal() -> Iterator[_Stop]:
-    """SIGTERM or SIGINT only asks to stop, the first time; handlers are as before afterwards."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python sets handlers in the main thread only
-        return
-
-    def put_back() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def ask(_: int, __: FrameType | None) -> None:
-        stop.is_asked = True
-        put_back()
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    # None: a handler that was not set from Python and cannot be put back.
-    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in numbers}
-    for number in numbers:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        put_back()
 
 
 class _CountSteps(tf.keras.callbacks.Callback):
@@ -190,7 +153,7 @@ class _CountSteps(tf.keras.callbacks.Callback):
         step: tf.Variable,
         config: TrainingConfig,
         strategy: tf.distribute.Strategy,
-        stop: _Stop,
+        stop: Stop,
     ) -> None:
         super().__init__()
         self.done = int(step.numpy())
@@ -232,7 +195,7 @@ class _Report(tf.keras.callbacks.Callback):
 
     _supports_tf_logs = True
 
-    def __init__(self, log: "_Log | None", config: TrainingConfig, done: int, verbose: int) -> None:
+    def __init__(self, log: Log | None, config: TrainingConfig, done: int, verbose: int) -> None:
         super().__init__()
         self._log = log
         self._batch_size = config.batch_size
@@ -280,40 +243,3 @@ class _Report(tf.keras.callbacks.Callback):
             self._line_time = now
             left = (self._last - self._done) / steps * seconds if steps else 0.0
             print(f"  step {self._done:,}/{self._last:,}  {left:,.0f} s left  {self._numbers}", file=sys.stderr)
-
-
-class _Log:
-    """Rows of numbers, to TensorBoard and `training.csv`."""
-
-    def __init__(self, directory: Path, done: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._csv = directory / "training.csv"
-        self._old_rows = _read_rows(self._csv, done)
-        self._columns: list[str] = []
-        self._writer = tf.summary.create_file_writer(str(directory))
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """One row; at once on disk."""
-        with self._writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
-        if not self._columns:
-            self._columns = list(dict.fromkeys(["step", *values, *(name for row in self._old_rows for name in row)]))
-            with atomic_file(self._csv) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, self._columns)
-                writer.writeheader()
-                writer.writerows(self._old_rows)
-        with self._csv.open("a", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, self._columns).writerow({"step": step, **values})
-
-
-def _read_rows(path: Path, done: int) -> list[dict[str, str]]:
-    """Rows of the steps that are done; what a killed run wrote after its last checkpoint comes again."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    # A row that was cut off has fewer cells.
-    whole = [row for row in rows if None not in row and None not in row.values()]
-    return [row for row in whole if row.get("step", "").isdecimal() and int(row["step"]) <= done]

@@ -109,6 +109,7 @@ def select_hardest(
     num_hardest: int,
     chunk: int,
     temperature: float = 0.0,
+    seed: tf.Tensor | None = None,
 ) -> HardestOfPool:
     """Each query's K most similar products of a large pool that are not known to answer it.
 
@@ -126,6 +127,7 @@ def select_hardest(
         num_hardest: K.
         chunk: n, products encoded at once.
         temperature: τ of BHNS Eq. 7, with θ from the queries of the batch that know the product; 0: off.
+        seed: integers [2]; breaks the ties that Eq. 7 makes where it clamps at 0, by query and product.
     """
     queries = tf.stop_gradient(queries)
     query_similarity = tf.matmul(queries, queries, transpose_b=True) if temperature else None
@@ -144,6 +146,8 @@ def select_hardest(
         if query_similarity is not None:
             theta = false_negative_estimate(query_similarity, tf.cast(is_known, score.dtype))
             score = regularized_similarity(score, theta, temperature)
+            if seed is not None:
+                score = tf.where(score > 0, score, -_draws(products[begin:end], num_queries, seed))
         score = tf.where(is_known, float("-inf"), score)
         best, position = tf.math.top_k(tf.concat([best, score], axis=1), num_hardest)
         kept = tf.gather(best_rows, tf.minimum(position, num_hardest - 1), batch_dims=1)
@@ -176,6 +180,16 @@ def distinct_rows(rows: tf.Tensor, is_chosen: tf.Tensor) -> tuple[tf.Tensor, tf.
     distinct = tf.sort(tf.unique(tf.boolean_mask(rows, is_chosen)).y)
     position = tf.searchsorted(distinct, tf.reshape(rows, [-1]))
     return distinct, tf.reshape(position, tf.shape(rows))
+
+
+def _draws(products: tf.Tensor, num_queries: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """float32 [B, n] in [0, 1), each a function of query, product and seed alone, so that chunks do not matter."""
+    offset = tf.random.stateless_uniform([], seed, maxval=None, minval=None, dtype=tf.uint32)
+    queries = tf.random.stateless_uniform([num_queries, 1], seed + 1, maxval=None, minval=None, dtype=tf.uint32)
+    mixed = (tf.cast(products, tf.uint32)[tf.newaxis] + offset) * tf.constant(0x9E3779B1, tf.uint32)
+    mixed = tf.bitwise.bitwise_xor(mixed, queries) * tf.constant(0x85EBCA77, tf.uint32)
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, 15)) * tf.constant(0xC2B2AE3D, tf.uint32)
+    return tf.cast(tf.bitwise.right_shift(mixed, 8), tf.float32) / float(1 << 24)
 
 
 def _known_among(ordered: tf.Tensor, known_values: tf.Tensor, known_lengths: tf.Tensor) -> tf.Tensor:

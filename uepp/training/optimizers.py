@@ -131,7 +131,7 @@ def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimiz
 
     Args:
         model: already built.
-        config: the two learning rates, and which Adagrad.
+        config: the learning rates, and which Adagrad.
     """
     is_rowwise = config.table_optimizer == "rowwise_adagrad"
     table = SparseAdagrad(_WarmUpThenDecay(config.table_learning_rate, config), rowwise=is_rowwise)
@@ -139,6 +139,9 @@ def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimiz
     parts = [(table, lambda: model.table_variables)]
     if model.dense_variables:
         parts.append((dense, lambda: model.dense_variables))
+    if model.text_variables:
+        text = tf.keras.optimizers.Adam(_WarmUpThenDecay(config.text_learning_rate, config))
+        parts.append((text, lambda: model.text_variables))
     for optimizer, variables in parts:
         # Slots that the first step makes have TensorFlow trace it a second time, which doubles the time to start.
         optimizer.build(variables())

@@ -177,6 +177,7 @@ class Trainer(tfrs.Model):
                     num_hardest=settings.num_dynamic,
                     chunk=settings.dynamic_chunk,
                     temperature=settings.false_negative_temperature,
+                    seed=tf.stack([tf.constant(self._seed, tf.int64), features["element"]]),
                 )
             )
 
@@ -214,10 +215,9 @@ class Trainer(tfrs.Model):
         # Gathering draws as often as there are replicas.
         gathers = self._negatives.gather
         log_draws = tf.math.log(float(tf.distribute.get_strategy().num_replicas_in_sync)) if gathers else 0.0
-        log_expected_counts = {
-            "in_batch": self._gathered(log_expected_count[:num_queries]) + log_draws,
-            "uniform": self._gathered(log_expected_count[num_queries:]) + log_draws,
-        }
+        log_expected_counts = {"in_batch": self._gathered(log_expected_count[:num_queries]) + log_draws}
+        if "uniform" in sources:
+            log_expected_counts["uniform"] = self._gathered(log_expected_count[num_queries:]) + log_draws
         if "dynamic" in sources:
             log_expected_counts["dynamic"] = tf.zeros(tf.shape(similarity["dynamic"])[1])
         return sampled_softmax(

@@ -11,6 +11,7 @@ from uepp.model.encoders.graph import product_graph
 from uepp.model.encoders.history import query_history
 from uepp.model.encoders.location import product_location, user_location
 from uepp.model.encoders.shop import product_shop
+from uepp.model.encoders.text import product_text, query_text
 from uepp.model.encoders.tokens import product_tokens, query_tokens
 from uepp.model.tables import Tables
 
@@ -21,9 +22,11 @@ PRODUCT_ENCODERS: dict[ProductEncoder, Builder] = {
     "shop": product_shop,
     "location": product_location,
     "graph": product_graph,
+    "text": product_text,
 }
 QUERY_ENCODERS: dict[QueryEncoder, Builder] = {
     "tokens": query_tokens,
     "location": user_location,
     "history": query_history,
+    "text": query_text,
 }

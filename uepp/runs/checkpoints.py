@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import tensorflow as tf
 
 from uepp.artifacts import atomic_file
-from uepp.config import TrainingConfig
 from uepp.errors import InputError
 
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
@@ -25,21 +25,25 @@ class Checkpoints:
 
     Args:
         directory: where checkpoints are.
-        config: how many to keep.
+        num_kept: how many of the newest stay.
         is_chief: False in a worker that takes part in saving (it holds parts of the state) and keeps nothing.
         state: the objects to save; `step` (an int64 variable) is one of them.
     """
 
     def __init__(
-        self, directory: Path, config: TrainingConfig, *, is_chief: bool = True, **state: tf.Module | tf.Variable
+        self, directory: Path, num_kept: int, *, is_chief: bool = True, **state: tf.Module | tf.Variable
     ) -> None:
         self._directory = directory
-        self._num_kept = config.keep_checkpoints
+        self._num_kept = num_kept
         self._is_chief = is_chief
         self._step = state["step"]
         self._checkpoint = tf.train.Checkpoint(**state)
         self._checkpoint.save_counter.assign(0)  # makes it: TensorFlow's managers look for it
         self._damaged: set[int] = set()
+        if self._is_chief:
+            # Of workers that were killed; nobody saves yet, since workers wait for each other before their first step.
+            for path in directory.glob(".worker-*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     @property
     def steps(self) -> list[int]:
@@ -54,7 +58,7 @@ class Checkpoints:
         step = int(self._step.numpy())
         self._checkpoint.save_counter.assign(step)
         role = "writing" if self._is_chief else "worker"
-        workplace = self._directory / f".{role}-{os.getpid()}"
+        workplace = self._directory / f".{role}-{platform.node()}-{os.getpid()}"  # containers may share numbers
         if self._is_chief:
             self._remove_leftovers()
         workplace.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from uepp.config import TrainingConfig
 from uepp.errors import InputError
-from uepp.training.checkpoints import Checkpoints
+from uepp.runs.checkpoints import Checkpoints
 
 
 class State(tf.Module):
@@ -25,7 +24,7 @@ def step_variable(value: int = 0) -> tf.Variable:
 
 
 def checkpoints(directory: Path, state: State, step: tf.Variable, keep: int = 2) -> Checkpoints:
-    return Checkpoints(directory, TrainingConfig(keep_checkpoints=keep), model=state, step=step)
+    return Checkpoints(directory, keep, model=state, step=step)
 
 
 def save(directory: Path, *steps: int, keep: int = 2) -> Checkpoints:
@@ -285,7 +284,7 @@ def test_one_more_layer_is_refused(tmp_path: Path) -> None:
 def test_a_worker_takes_part_and_keeps_nothing(tmp_path: Path) -> None:
     state = State(1.0)
     worker = Checkpoints(
-        tmp_path / "run", TrainingConfig(), is_chief=False, model=state, step=step_variable(3)
+        tmp_path / "run", 2, is_chief=False, model=state, step=step_variable(3)
     )  # fmt: skip
     worker.save()
     assert list((tmp_path / "run").iterdir()) == []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.errors import InputError
-from uepp.training import strategies
+from uepp.runs import strategies
 
 HOSTS = ["localhost:1", "localhost:2", "localhost:3"]
 

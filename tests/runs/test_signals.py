@@ -1,0 +1,18 @@
+"""Signals that ask a training to stop."""
+
+import signal
+
+import pytest
+
+from uepp.runs.signals import stop_signal
+
+
+def test_a_second_signal_is_not_held_back() -> None:
+    """Who presses Ctrl-C twice does not want to wait."""
+    before = signal.getsignal(signal.SIGINT)
+    with stop_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,155 @@
+"""Studies: which cells there are, that each is run once and kept, and what the table says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from text_encoders import write_text_encoder
+
+from uepp import study
+from uepp.config import load_config, shipped_studies
+from uepp.data import marketplace
+from uepp.errors import InputError
+
+QUIET = Console(quiet=True)
+SMALL = {
+    "features": {"vocabulary_size": 300, "num_oov_buckets": 5},
+    "model": {"product_encoders": ["tokens"], "query_encoders": ["tokens"], "token_dim": 8, "output_dim": 8},
+    "negatives": {"num_uniform": 4},
+    "training": {"batch_size": 16, "max_steps": 3, "warmup_steps": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("study") / "data"
+    marketplace.generate(directory, num_products=80, num_events=4_000, seed=1, progress=False)
+    return directory
+
+
+def written(path: Path, **content: object) -> str:
+    path.write_text(yaml.safe_dump({"settings": SMALL, **content}, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+def test_cells_are_variants_times_seeds_and_seed_by_seed(data: Path, tmp_path: Path) -> None:
+    read = study.load_study(
+        written(tmp_path / "s.yaml", variants={"one": {}, "two": {"loss": {"power": 1}}}, seeds=[4, 7])
+    )
+    cells = study.cells_of(read, tmp_path, data, [], [])
+    assert [(cell.variant, cell.seed) for cell in cells] == [("one", 4), ("two", 4), ("one", 7), ("two", 7)]
+    assert [(cell.config.loss.power, cell.config.training.seed) for cell in cells] == [(2, 4), (1, 4), (2, 7), (1, 7)]
+    assert cells[0].config.training.max_steps == 3
+    assert len({cell.key for cell in cells}) == 4
+    some = study.cells_of(read, tmp_path, data, [7], ["two"])
+    assert [cell.key for cell in some] == [cells[3].key]
+
+
+def test_a_cell_is_known_by_what_it_is(data: Path, tmp_path: Path) -> None:
+    """Two studies share it, whatever they call it; another place of the same data does not matter, other data does."""
+    one = study.load_study(written(tmp_path / "one.yaml", variants={"a": {"loss": {"power": 1}}}, seeds=[1]))
+    two = study.load_study(
+        written(tmp_path / "two.yaml", variants={"b": {}}, seeds=[1], settings={**SMALL, "loss": {"power": 1}})
+    )
+    (a,) = study.cells_of(one, tmp_path, data, [], [])
+    (b,) = study.cells_of(two, tmp_path, data, [], [])
+    assert a.key == b.key
+    shutil.copytree(data, tmp_path / "moved")
+    (c,) = study.cells_of(one, tmp_path, tmp_path / "moved", [], [])
+    assert c.key == a.key
+    marketplace.generate(tmp_path / "other", num_products=80, num_events=4_000, seed=2, progress=False)
+    (d,) = study.cells_of(one, tmp_path, tmp_path / "other", [], [])
+    assert d.key != a.key
+
+
+def test_a_text_encoder_counts_by_its_content(data: Path, tmp_path: Path) -> None:
+    keys = []
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        write_text_encoder(tmp_path / name, seed=seed)
+        changes = {"text": {"encoder": str(tmp_path / name)}, "model": {"product_encoders": ["tokens", "text"]}}
+        read = study.load_study(written(tmp_path / f"{name}.yaml", variants={"v": changes}, seeds=[1]))
+        keys += [cell.key for cell in study.cells_of(read, tmp_path, data, [], [])]
+    assert keys[0] != keys[2]
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_are_of_distinct_cells(name: str, data: Path, tmp_path: Path) -> None:
+    read = study.load_study(name)
+    assert read.description
+    cells = study.cells_of(read, tmp_path, data, [], [])
+    assert len(read.seeds) == 3
+    assert len({cell.key for cell in cells}) == len(cells) == 3 * len(read.variants)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("variants: {}", "variants: .*at least 1"),
+        ("variants: {a: {}}\nseed: [1]", "seed: Extra inputs are not permitted; got"),
+        ("variants: {a: {}}\nseeds: [one]", "seeds.0: .*integer"),
+        ("variants: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_study_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(content)
+    with pytest.raises(InputError, match=message):
+        study.load_study(str(tmp_path / "s.yaml"))
+
+
+def test_what_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="table9: no such study; give a YAML file or one of: encoders"):
+        study.load_study("table9")
+    read = study.load_study(written(tmp_path / "s.yaml", variants={"a": {"loss": {"power": 3}}}))
+    with pytest.raises(InputError, match="--only b: no such variant; the study has a"):
+        study.cells_of(read, tmp_path, data, [], ["b"])
+    with pytest.raises(InputError, match=r"loss\.power = 3"):
+        study.cells_of(read, tmp_path, data, [], [])
+    good = study.load_study(written(tmp_path / "good.yaml", variants={"a": {}}))
+    with pytest.raises(InputError, match=r"products\.parquet: no such file"):
+        study.cells_of(good, tmp_path, tmp_path / "nowhere", [], [])
+
+
+def test_each_cell_is_run_once_and_a_failed_one_does_not_take_the_others_along(data: Path, tmp_path: Path) -> None:
+    """A study with a variant that cannot train; then without it, when nothing is left to do."""
+    variants = {"good": {}, "bad": {"data": {"train_end": "2001-01-01"}}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1]))
+    cells = study.cells_of(read, tmp_path / "out", data, [], [])
+    with pytest.raises(InputError, match="1 of 2 cells failed; run the study again"):
+        study.run_study("s", read, cells, tmp_path / "out", QUIET)
+    kept = tmp_path / "out" / "cells" / cells[0].key
+    assert sorted(path.name for path in kept.iterdir()) == ["config.yaml", "log.txt", "metrics.json"]
+    assert load_config(str(kept / "config.yaml")) == cells[0].config
+    before = (kept / "metrics.json").stat().st_mtime_ns
+    results = study.run_study("s", read, cells[:1], tmp_path / "out", QUIET)
+    assert (kept / "metrics.json").stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "out" / "s" / "results.json").read_text()) == json.loads(json.dumps(results))
+    (cell,) = results["variants"]["good"]
+    assert cell["seed"] == 1
+    assert 0 <= cell["report"]["all"]["recall@100"] <= 1
+    assert cell["selection"] != cell["report"]
+    assert results["opponents"]["bm25"]["report"]["all"]["recall@100"] > 0
+    table = (tmp_path / "out" / "s" / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| good", "| BM25, tuned"]
+
+
+def scores(recall: float, tail: float | None) -> dict[str, dict[str, float | None]]:
+    both = dict.fromkeys(("recall@10", "recall@100", "recall@1000"), recall)
+    return {"all": both, "head": both, "tail": {"recall@100": tail}, "non_repeat": both}
+
+
+def test_the_table_has_means_and_deviations_over_seeds() -> None:
+    cells = [
+        {"seed": seed, "seconds": {"train": 10.0 * seed}, "report": scores(recall, None), "selection": scores(0.5, 0.1)}
+        for seed, recall in ((1, 0.25), (2, 0.75))
+    ]
+    opponent = {"report": scores(0.125, 1.0), "selection": scores(0.5, 0.1)}
+    results = {"description": "", "variants": {"v": cells}, "opponents": {"bm25": opponent}}
+    lines = study.markdown(results).splitlines()
+    assert lines[0].startswith("| variant | seeds | R@10 | R@100 | R@1000 | head R@100 | tail R@100 |")
+    assert len({line.count("|") for line in lines}) == 1
+    spread = ".500 ± .354"
+    assert lines[2] == f"| v | 2 | {spread} | {spread} | {spread} | {spread} | – | {spread} | .500 ± .000 | 15 |"
+    assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – |"

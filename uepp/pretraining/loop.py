@@ -1,0 +1,336 @@
+"""Training of the T5: teacher forcing under a distribution strategy, the best weights kept, exact resume."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from uepp.config import PretrainingConfig
+from uepp.errors import InputError
+from uepp.features.batches import permuted
+from uepp.pretraining.t5 import query_losses
+from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.logs import Log
+from uepp.runs.signals import stop_signal
+from uepp.runs.strategies import elements_of_steps
+
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+_EVALUATED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Ids of pairs, filled up with 0.
+
+    Attributes:
+        products: int32 [E, S].
+        queries: int32 [E, T], end mark included.
+    """
+
+    products: np.ndarray
+    queries: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some pairs, without the columns that are padding in all of them."""
+        return without_padding(self.products[rows]), without_padding(self.queries[rows])
+
+
+class Fitted(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        step: steps done since the start of the run.
+        is_complete: False where a signal stopped it; resume it to go on.
+        best_step: of the lowest held-out perplexity.
+        weights: of the model at that step, in the order of its `trainable_variables`.
+    """
+
+    step: int
+    is_complete: bool
+    best_step: int
+    weights: list[np.ndarray]
+
+
+def fit(
+    build_model: Callable[[], Any],
+    pairs: TokenPairs,
+    held_out: TokenPairs,
+    config: PretrainingConfig,
+    run_dir: Path,
+    *,
+    strategy: tf.distribute.Strategy,
+    resume: bool = False,
+    verbose: int = 1,
+) -> Fitted:
+    """Train until `max_steps`, or until held-out perplexity has not improved `patience` times in a row.
+
+    The loss of a step is the mean over all query pieces of the global batch, however many replicas share it. The
+    stream of batches is a function of (seed, step); a checkpoint holds weights, optimiser, states of dropout, step,
+    and the best weights with what is known of them. So a resumed run goes on as if it had not been stopped.
+
+    SIGTERM and the first SIGINT finish the step, save, and return (main thread only).
+
+    Args:
+        build_model: makes the `T5Seq2SeqLM` (called under the strategy's scope).
+        pairs: to train on.
+        held_out: to measure on.
+        config: sizes of steps, rates, when to do what.
+        run_dir: gets `checkpoints/` and `logs/`.
+        strategy: devices.
+        resume: go on from the newest checkpoint.
+        verbose: progress on standard error: 0 silent, 1 bar, 2 a line now and then.
+
+    Raises:
+        InputError: the batch size does not split over the replicas, or checkpoints cannot be continued.
+    """
+    if config.batch_size % strategy.num_replicas_in_sync:
+        raise InputError(
+            f"pretraining.batch_size = {config.batch_size}: must divide by the {strategy.num_replicas_in_sync} devices"
+        )
+    with strategy.scope():
+        trainee = _Trainee(build_model(), config, strategy)
+    checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)
+    if checkpoints.steps:
+        if not resume:
+            raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it")
+        checkpoints.restore()
+    done = int(trainee.step.numpy())
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        elements = elements_of_steps(context, done, max(0, config.max_steps - done))
+        return batch_dataset(pairs, elements, config, strategy.num_replicas_in_sync)
+
+    dataset = strategy.distribute_datasets_from_function(batches)
+    train_step = trainee.train_step(dataset.element_spec)
+    log = Log(run_dir / "logs", done)
+    report = _Report(config, done, verbose)
+    is_over = trainee.is_over(done)
+    with stop_signal() as stop, report.bar:
+        stream = iter(dataset)
+        while not is_over and not stop.is_asked:
+            report.loss(train_step(*next(stream)))
+            done += 1
+            trainee.step.assign(done)
+            is_over = done >= config.max_steps
+            if is_over or done % config.evaluate_every_steps == 0:
+                perplexity = trainee.evaluate(held_out)
+                log.add(done, report.row(done) | {"held_out_perplexity": perplexity, "learning_rate": trainee.rate})
+                report.show(perplexity)
+                is_over = trainee.is_over(done)
+            report.advance(done, is_last=is_over or stop.is_asked)
+            if is_over or stop.is_asked or done % config.checkpoint_every_steps == 0:
+                checkpoints.save()
+    return Fitted(done, is_over, int(trainee.best_step.numpy()), [weight.numpy() for weight in trainee.best])
+
+
+def batch_dataset(
+    pairs: TokenPairs, elements: tf.data.Dataset, config: PretrainingConfig, num_replicas: int
+) -> tf.data.Dataset:
+    """A batch of product and query ids, int32 [B, S] and [B, T], for each element of the stream.
+
+    Element e holds the places e·B … (e + 1)·B − 1 of an endless stream; place p is place p mod E of epoch p ÷ E.
+    """
+    size = config.batch_size // num_replicas
+
+    def batch(element: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = int(element) * size + np.arange(size)
+        epochs, places = places // len(pairs), places % len(pairs)
+        rows = np.empty(size, np.int64)
+        for epoch in np.unique(epochs):
+            is_here = epochs == epoch
+            rows[is_here] = permuted(places[is_here], len(pairs), (config.seed << 64) + int(epoch))
+        return pairs.rows(rows)
+
+    def as_tensors(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        products, queries = tf.numpy_function(batch, [element], [tf.int32, tf.int32], stateful=False)
+        return tf.ensure_shape(products, [None, None]), tf.ensure_shape(queries, [None, None])
+
+    return elements.map(as_tensors, num_parallel_calls=2).prefetch(2)
+
+
+def perplexity_of(model: Any, pairs: TokenPairs) -> float:
+    """Exp of the mean of −ln p over all pieces of the queries, end marks included."""
+    return _perplexity(_losses_function(model), pairs)
+
+
+def without_padding(ids: np.ndarray) -> np.ndarray:
+    """Ids [B, T] up to the last column that has any."""
+    return ids[:, : max(1, int((ids != 0).sum(axis=1).max(initial=0)))]
+
+
+def _losses_function(model: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    spec = tf.TensorSpec([None, None], tf.int32)
+    return tf.function(
+        lambda products, queries: tf.reduce_sum(query_losses(model, products, queries), axis=1),
+        input_signature=[spec, spec],
+    )
+
+
+def _perplexity(losses: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], pairs: TokenPairs) -> float:
+    by_length = np.argsort((pairs.products != 0).sum(axis=1), kind="stable")
+    total = 0.0
+    for begin in range(0, len(pairs), _EVALUATED_AT_ONCE):
+        products, queries = pairs.rows(by_length[begin : begin + _EVALUATED_AT_ONCE])
+        total += float(losses(products, queries).numpy().astype(np.float64).sum())
+    return math.exp(min(total / int((pairs.queries != 0).sum()), 700.0))
+
+
+class _Variables(tf.Module):
+    """Variables in their order, as a checkpoint takes them."""
+
+    def __init__(self, values: list[tf.Variable]) -> None:
+        super().__init__()
+        self.values = values
+
+
+class _Trainee:
+    """The model, its optimiser, and what is known of its best weights."""
+
+    def __init__(self, model: Any, config: PretrainingConfig, strategy: tf.distribute.Strategy) -> None:
+        self._model = model
+        self._config = config
+        self._strategy = strategy
+        self._weights = [variable.value for variable in model.trainable_variables]
+        self._optimizer = tf.keras.optimizers.Adam(_schedule(config), global_clipnorm=config.max_gradient_norm)
+        self._optimizer.build(self._weights)
+        self._losses = _losses_function(model)
+        self.best = [tf.Variable(weight, trainable=False) for weight in self._weights]
+        self.best_step = _counter()
+        self._best_perplexity = tf.Variable(math.inf, dtype=tf.float64, trainable=False)
+        self._num_worse = _counter()
+        self.step = _counter()
+
+    @property
+    def state(self) -> dict[str, tf.Module | tf.Variable]:
+        """All that a checkpoint holds."""
+        return {
+            "model": _Variables([variable.value for variable in self._model.variables]),
+            "optimizer": self._optimizer,
+            "best": _Variables(self.best),
+            "best_step": self.best_step,
+            "best_perplexity": self._best_perplexity,
+            "num_worse": self._num_worse,
+            "step": self.step,
+        }
+
+    @property
+    def rate(self) -> float:
+        """Adam's learning rate now."""
+        return float(self._optimizer.learning_rate.numpy())
+
+    def train_step(self, element_spec: Any) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """A step on a distributed batch; returns the loss of the global batch."""
+
+        def on_replica(products: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            num_pieces = tf.cast(tf.math.count_nonzero(queries), tf.float32)
+            num_pieces = context.all_reduce(tf.distribute.ReduceOp.SUM, num_pieces)
+            with tf.GradientTape() as tape:
+                losses = query_losses(
+                    self._model, products, queries, label_smoothing=self._config.label_smoothing, training=True
+                )
+                loss = tf.reduce_sum(losses) / num_pieces
+            gradients = tape.gradient(loss, self._weights)
+            self._optimizer.apply_gradients(zip(gradients, self._weights, strict=True))  # adds up the replicas
+            return loss
+
+        def step(products: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
+            losses = self._strategy.run(on_replica, args=(products, queries))
+            return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+        return tf.function(step, input_signature=list(element_spec))
+
+    def evaluate(self, held_out: TokenPairs) -> float:
+        """Held-out perplexity; weights that are better than any before are kept."""
+        perplexity = _perplexity(self._losses, held_out)
+        if perplexity < self._best_perplexity.numpy():
+            for best, weight in zip(self.best, self._weights, strict=True):
+                best.assign(weight.read_value())
+            self._best_perplexity.assign(perplexity)
+            self.best_step.assign(self.step)
+            self._num_worse.assign(0)
+        else:
+            self._num_worse.assign_add(1)
+        return perplexity
+
+    def is_over(self, done: int) -> bool:
+        """Whether training has nothing more to do."""
+        return done >= self._config.max_steps or int(self._num_worse.numpy()) >= self._config.patience
+
+
+def _counter() -> tf.Variable:
+    return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+
+def _schedule(config: PretrainingConfig) -> tf.keras.optimizers.schedules.LearningRateSchedule:
+    """Up from 0 in a line, then down to 0 at `max_steps` along a cosine."""
+    decay_steps = max(1, config.max_steps - config.warmup_steps)
+    if not config.warmup_steps:
+        return tf.keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps)
+    return tf.keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps, warmup_target=config.learning_rate, warmup_steps=config.warmup_steps
+    )
+
+
+class _Report:
+    """Progress on standard error, and the numbers of a row of the log."""
+
+    def __init__(self, config: PretrainingConfig, done: int, verbose: int) -> None:
+        self._config = config
+        self._verbose = verbose
+        self._losses: list[tf.Tensor] = []
+        self._numbers = ""
+        self._row_step = self._first_step = done
+        self._row_time = self._first_time = self._shown_time = self._line_time = time.perf_counter()
+        self.bar = Progress(
+            TextColumn("  "),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+            disable=verbose != 1,
+            auto_refresh=False,
+        )
+        self._task = self.bar.add_task("", total=config.max_steps, completed=done, numbers="")
+
+    def loss(self, value: tf.Tensor) -> None:
+        """Remember the loss of a step; it is read only for a row."""
+        self._losses.append(value)
+
+    def row(self, done: int) -> dict[str, float]:
+        """Means since the row before."""
+        now = time.perf_counter()
+        loss = float(np.mean([float(value) for value in self._losses]))
+        speed = (done - self._row_step) * self._config.batch_size / (now - self._row_time)
+        self._losses, self._row_step, self._row_time = [], done, now
+        self._numbers = f"{speed:,.0f} examples/s  loss {loss:.3f}"
+        return {"loss": loss, "examples_per_second": speed}
+
+    def show(self, perplexity: float) -> None:
+        """Add a held-out perplexity to what is shown."""
+        self._numbers += f"  held-out perplexity {perplexity:.2f}"
+        self._row_time = time.perf_counter()  # evaluation is no training
+
+    def advance(self, done: int, *, is_last: bool) -> None:
+        """Move the bar, or print a line now and then."""
+        now = time.perf_counter()
+        if self._verbose == 1 and (is_last or now - self._shown_time > _REFRESH_SECONDS):
+            self._shown_time = now
+            self.bar.update(self._task, completed=done, numbers=self._numbers, refresh=True)
+        if self._verbose == 2 and (is_last or now - self._line_time > _LINE_SECONDS):
+            self._line_time = now
+            left = (self._config.max_steps - done) * (now - self._first_time) / (done - self._first_step)
+            print(f"  step {done:,}/{self._config.max_steps:,}  {left:,.0f} s left  {self._numbers}", file=sys.stderr)

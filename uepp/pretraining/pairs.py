@@ -1,0 +1,83 @@
+"""What is learned from: products and the queries that they were bought for."""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uepp.config import INTERACTION_TYPES, PretrainingConfig
+from uepp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Product and query, E of them, sorted by product index and then best query first.
+
+    Attributes:
+        product_index: int64 [E], row of the catalogue.
+        queries: E texts.
+        is_held_out: bool [E], never trained on; a held-out product has only its best query here.
+    """
+
+    product_index: np.ndarray
+    queries: list[str]
+    is_held_out: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -> Pairs:
+    """The most purchased queries of each product, from the mined graph (before T only).
+
+    A product's queries are ordered by purchases, then carts, then clicks, then text; so a product that nobody bought
+    has the query that it was most put in the cart or clicked for, as far as `weakest_interaction` allows.
+
+    Args:
+        mined: folder with `graph.parquet`.
+        product_ids: the catalogue.
+        config: `weakest_interaction`, `queries_per_product`, `held_out_share`.
+
+    Raises:
+        InputError: nothing to train on, or nothing held out.
+    """
+    graph = pq.read_table(mined / "graph.parquet")
+    columns = [f"{name}s" for name in INTERACTION_TYPES[INTERACTION_TYPES.index(config.weakest_interaction) :]]
+    counts = np.sum([graph.column(name).to_numpy() for name in columns], axis=0)
+    is_text = np.array([bool(query.strip()) for query in graph.column("query").to_pylist()], bool)
+    graph = graph.filter(pa.array((counts > 0) & is_text))
+    if not graph.num_rows:
+        raise InputError(
+            f"events.parquet: no {' or '.join(name[:-1] for name in columns)} with a query before the end of training "
+            "(pretraining.weakest_interaction)"
+        )
+    descending = [(name, "descending") for name in ("purchases", "carts", "clicks")]
+    graph = graph.sort_by([("product_id", "ascending"), *descending, ("query", "ascending")])
+    products = graph.column("product_id").to_pylist()
+    starts = np.flatnonzero([True, *(one != other for one, other in pairwise(products))])
+    lengths = np.diff([*starts, len(products)])
+    place = np.arange(len(products)) - np.repeat(starts, lengths)
+    is_held_out = np.repeat([_is_held_out(products[row], config.held_out_share) for row in starts], lengths)
+    kept = np.flatnonzero(place < np.where(is_held_out, 1, config.queries_per_product))
+
+    row_of = {product: row for row, product in enumerate(product_ids)}
+    index = np.array([row_of[products[row]] for row in kept], np.int64)
+    kept, index = kept[np.argsort(index, kind="stable")], np.sort(index, kind="stable")
+    queries = graph.column("query").to_pylist()
+    pairs = Pairs(index, [queries[row] for row in kept], is_held_out[kept])
+    num_held_out = int(pairs.is_held_out.sum())
+    if not 0 < num_held_out < len(pairs):
+        raise InputError(
+            f"pretraining.held_out_share = {config.held_out_share}: keeps {num_held_out} of {len(starts)} products "
+            "with a query; at least one must be kept and one be left for training"
+        )
+    return pairs
+
+
+def _is_held_out(product_id: str, share: float) -> bool:
+    """By the MD5 of the id: the same products whatever else changes."""
+    return int.from_bytes(hashlib.md5(product_id.encode()).digest()[:8]) < share * 2**64

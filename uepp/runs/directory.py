@@ -1,0 +1,88 @@
+"""A run's directory: where it may be, what is in it from the start, and where its data comes from."""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from uepp.artifacts import read_json, write_json
+from uepp.config import Config, load_config, save_config
+from uepp.data.marketplace import generate
+from uepp.errors import InputError
+
+
+def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixed: Sequence[str], free: str) -> None:
+    """Refuse a directory that this run cannot have, before anything is written.
+
+    Args:
+        config: of the run.
+        run_dir: a new or empty directory; with `resume` one that has a run.
+        command: `train` or `pretrain`, whose run it is.
+        resume: whether to go on with what is there.
+        fixed: stages of the configuration that a resumed run keeps.
+        free: the other ones in words.
+
+    Raises:
+        InputError: it is in use, or there is nothing to resume, or it is another command's, or a fixed stage differs.
+    """
+    exists = (run_dir / "config.yaml").exists()
+    if resume and not exists:
+        raise InputError(
+            f"{run_dir}: nothing to resume, it has no config.yaml; leave out --resume to start a run there"
+        )
+    if set("*?[]") & set(str(run_dir)):
+        raise InputError(f"{run_dir}: TensorFlow takes * ? [ ] in a path for a pattern; name another --run directory")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
+    if not resume and run_dir.exists() and any(run_dir.iterdir()):
+        raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
+    if resume:
+        _refuse_other_command(run_dir, command)
+        old = load_config(str(run_dir / "config.yaml"))
+        for stage in fixed:
+            if getattr(old, stage) != getattr(config, stage):
+                raise InputError(
+                    f"{run_dir}: --resume with other {stage} settings; only {free} may change in a run, "
+                    "start a new one with --run"
+                )
+
+
+def open_run(config: Config, run_dir: Path, command: str, *, resume: bool) -> None:
+    """Write `config.yaml`, and in a new run `run.json`."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, run_dir / "config.yaml")
+    if not resume:
+        created = datetime.now().astimezone().isoformat()
+        write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "command": command, "created": created})
+
+
+def _refuse_other_command(run_dir: Path, command: str) -> None:
+    facts = read_json(run_dir / "run.json") if (run_dir / "run.json").exists() else {}
+    own = facts.get("command", "train")
+    if own != command:
+        raise InputError(f"{run_dir}: is a run of uepp {own}, not of uepp {command}; continue it with uepp {own}")
+
+
+def data_directory(config: Config, run_dir: Path) -> Path:
+    """`data.path`; without one a marketplace beside the run, generated if it is not there yet."""
+    if config.data.path is not None:
+        return Path(config.data.path)
+    market = config.marketplace
+    name = f"marketplace-{market.num_products}-{market.num_events}-{market.seed}"
+    directory = run_dir.parent / name
+    if not directory.exists():
+        generate(directory, num_products=market.num_products, num_events=market.num_events, seed=market.seed)
+    return directory
+
+
+@contextmanager
+def announced(console: Console, name: str) -> Iterator[None]:
+    """Say what begins and how long it took."""
+    console.print(f"[bold]{name}[/bold] …")
+    begin = time.perf_counter()
+    yield
+    console.print(f"  {name}: {time.perf_counter() - begin:.0f} s", highlight=False)
