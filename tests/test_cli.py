@@ -295,7 +295,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     ),
     "an encoder of the other tower": (
         lambda d: ["train", "--set", "model.query_encoders=[tokens, shop]"],
-        ("model.query_encoders.1 = 'shop'", "'tokens', 'location' or 'history'"),
+        ("model.query_encoders.1 = 'shop'", "'tokens', 'location', 'history' or 'text'"),
     ),
     "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
     "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),

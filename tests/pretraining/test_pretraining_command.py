@@ -225,6 +225,12 @@ def test_bad_input_is_refused_in_one_line(call: Call, data: Path, tmp_path: Path
     assert everything_below(tmp_path) == before, "nothing is left behind"
 
 
+def test_several_workers_are_refused_at_once(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert "TF_CONFIG: describes several workers" in refused(call, "--run", tmp_path / "run")
+
+
 def test_a_run_of_another_command_is_not_continued(call: Call, finished: Path, tmp_path: Path) -> None:
     code, _, err = call("train", "--run", finished, "--resume")
     assert code == 2

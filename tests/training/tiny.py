@@ -49,6 +49,10 @@ class Towers(tf.keras.Model):
     def dense_variables(self) -> list[tf.Variable]:
         return [variable for variable in self.trainable_variables if variable is not self.embeddings]
 
+    @property
+    def text_variables(self) -> list[tf.Variable]:
+        return []
+
 
 class Trainer(tf.keras.Model):
     """Squared error; two metrics."""

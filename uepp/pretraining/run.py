@@ -32,7 +32,7 @@ from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
 from uepp.runs.directory import announced, check_run, data_directory, open_run
-from uepp.runs.strategies import choose_strategy
+from uepp.runs.strategies import choose_strategy, num_workers
 
 _FIXED = ("marketplace", "data", "text")
 _FREE = {
@@ -63,9 +63,9 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
     Raises:
         InputError: bad data, settings or directory.
     """
+    if num_workers() > 1:
+        raise InputError("TF_CONFIG: describes several workers; uepp pretrain runs on one machine, unset TF_CONFIG")
     strategy = choose_strategy()
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        raise InputError("TF_CONFIG: uepp pretrain runs on the devices of one machine; unset TF_CONFIG")
     settings = config.pretraining
     check_run(config, run_dir, "pretrain", resume=resume, fixed=_FIXED, free="pretraining.*")
     if resume:

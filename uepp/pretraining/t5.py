@@ -14,7 +14,7 @@ import tensorflow as tf
 from uepp.config import PretrainingConfig
 from uepp.errors import InputError
 from uepp.pretraining.encoder import TextEncoder
-from uepp.pretraining.sentencepiece_tokens import PAD, UNKNOWN, SentencePieceTokens
+from uepp.pretraining.sentencepiece_tokens import END, PAD, UNKNOWN, SentencePieceTokens
 
 # KerasHub hands its attention a mask under the name of Keras' own masks, and Keras says that it will not pass it on.
 # It has not to: the attention adds it to its scores (tests/pretraining/test_t5.py: nothing depends on padding).
@@ -65,8 +65,12 @@ def load_t5(preset: str, precision: str = "float32", dropout: float | None = Non
             f"pretraining.preset = {preset!r}: not a T5 that KerasHub can load; give a preset's name or a folder that "
             f"one was saved to ({type(error).__name__}: {reason})"
         ) from None
-    if tokenizer.pad_token_id != PAD or tokenizer.token_to_id("<unk>") != UNKNOWN:
-        raise InputError(f"pretraining.preset = {preset!r}: its padding is not 0 or its unknown piece is not 2")
+    ids = (tokenizer.pad_token_id, tokenizer.end_token_id, tokenizer.token_to_id("<unk>"))
+    if ids != (PAD, END, UNKNOWN):
+        raise InputError(
+            f"pretraining.preset = {preset!r}: its padding, end and unknown pieces have the ids {ids}; "
+            f"expected {(PAD, END, UNKNOWN)}"
+        )
     return keras_hub.models.T5Seq2SeqLM(backbone), tokenizer.proto
 
 

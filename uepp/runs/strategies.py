@@ -22,7 +22,7 @@ def choose_strategy() -> tf.distribute.Strategy:
     Raises:
         InputError: `TF_CONFIG` does not describe a cluster and this worker's place in it.
     """
-    if _num_workers(os.environ.get("TF_CONFIG", "{}")) > 1:
+    if num_workers() > 1:
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -30,6 +30,15 @@ def choose_strategy() -> tf.distribute.Strategy:
             raise InputError(f"TF_CONFIG: the workers cannot be connected ({reason})") from None
     gpus = tf.config.list_logical_devices("GPU")
     return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus] or ["/cpu:0"])
+
+
+def num_workers() -> int:
+    """How many workers `TF_CONFIG` describes; 1 without it.
+
+    Raises:
+        InputError: as `choose_strategy`.
+    """
+    return _num_workers(os.environ.get("TF_CONFIG", "{}"))
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
