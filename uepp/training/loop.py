@@ -111,7 +111,7 @@ def fit(
         return make_dataset(elements_of_steps(context, done, settings.max_steps - done))
 
     with stop_signal() as stop:
-        count = _CountSteps(checkpoints, step, settings, strategy, stop)
+        count = _CountSteps(step, settings, strategy, stop)
         report = _Report(Log(run_dir / "logs", done) if is_chief(strategy) else None, settings, done, verbose)
         with report.bar:
             trainer.fit(
@@ -119,7 +119,8 @@ def fit(
                 # One epoch: a run may begin and end anywhere, and steps are what everything is counted in.
                 steps_per_epoch=settings.max_steps - done,
                 verbose=0,
-                callbacks=[count, report],
+                # A row is written before the checkpoint of its step: after a kill between the two it comes again.
+                callbacks=[count, report, _Save(checkpoints, count)],
             )
     return TrainingResult(model, count.done, count.done >= settings.max_steps)
 
@@ -143,13 +144,12 @@ def _step_variable() -> tf.Variable:
 
 
 class _CountSteps(tf.keras.callbacks.Callback):
-    """Counts steps, saves now and then and at the end, and stops after the last one or when asked to."""
+    """Counts steps, and stops after the last one or when asked to."""
 
     _supports_tf_logs = True  # Keras would copy its logs from the device in each step otherwise
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
         step: tf.Variable,
         config: TrainingConfig,
         strategy: tf.distribute.Strategy,
@@ -157,7 +157,7 @@ class _CountSteps(tf.keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.done = int(step.numpy())
-        self._checkpoints = checkpoints
+        self.must_save = False
         self._step = step
         self._config = config
         self._strategy = strategy
@@ -167,8 +167,7 @@ class _CountSteps(tf.keras.callbacks.Callback):
         self.done += 1
         self._step.assign_add(1, read_value=False)
         is_last = self.done >= self._config.max_steps or self._must_stop()
-        if is_last or self.done % self._config.checkpoint_every_steps == 0:
-            self._checkpoints.save()
+        self.must_save = is_last or self.done % self._config.checkpoint_every_steps == 0
         if is_last:
             self.model.stop_training = True
 
@@ -177,6 +176,21 @@ class _CountSteps(tf.keras.callbacks.Callback):
         if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return self._stop.is_asked
         return self.done % _AGREE_EVERY_STEPS == 0 and any(gather_numbers(self._strategy, self._stop.is_asked))
+
+
+class _Save(tf.keras.callbacks.Callback):
+    """Saves after the steps of which `count` says so."""
+
+    _supports_tf_logs = True
+
+    def __init__(self, checkpoints: Checkpoints, count: _CountSteps) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._count = count
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._count.must_save:
+            self._checkpoints.save()
 
 
 class _Report(tf.keras.callbacks.Callback):
