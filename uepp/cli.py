@@ -37,19 +37,22 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.max_steps=500. Repeatable."),
 ]
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help=f"YAML file, or one of: {', '.join(shipped_configs())}.")
+]
+DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set (data.path).")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --run from its checkpoint.")]
 
 
 @app.command()
 def train(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help=f"YAML file, or one of: {', '.join(shipped_configs())}.")
-    ] = "demo",
+    config: ConfigArgument = "demo",
     settings: SetOption = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set (data.path).")] = None,
+    data: DataOption = None,
     run: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/CONFIG-DATE-TIME]")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run from its checkpoint.")] = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train the two towers, export them, and compare with BM25."""
@@ -73,11 +76,9 @@ def train(
 
 @app.command()
 def pretrain(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help=f"YAML file, or one of: {', '.join(shipped_configs())}.")
-    ] = "demo",
+    config: ConfigArgument = "demo",
     settings: SetOption = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data set (data.path).")] = None,
+    data: DataOption = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/pretrain-CONFIG-DATE-TIME]"),
@@ -91,7 +92,7 @@ def pretrain(
             "as sentence-transformers saves it.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --run from its checkpoint.")] = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a text encoder for the product tower.
@@ -348,21 +349,17 @@ def _resolve(
     extra = {"data": {"path": str(data)}} if data is not None else {}
     if resume and run is None:
         raise InputError("--resume: give the run to continue with --run DIR")
-    if run is None and len(_workers()) > 1:
-        raise InputError(f"--run: needed with {len(_workers())} workers (TF_CONFIG), a directory that all of them see")
+    if run is None and "TF_CONFIG" in os.environ:
+        from uepp.runs.strategies import num_workers
+
+        if num_workers() > 1:
+            raise InputError(
+                f"--run: needed with {num_workers()} workers (TF_CONFIG), a directory that all of them see"
+            )
     if resume and run is not None and (run / "config.yaml").is_file():
         config = str(run / "config.yaml")
     resolved: Config = load_config(config, settings or (), extra)
     return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _workers() -> list[str]:
-    """Addresses that `TF_CONFIG` names; what is wrong with it is said where it is used."""
-    try:
-        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-        return [address for job in cluster.values() for address in job]
-    except (ValueError, AttributeError, TypeError):
-        return []
 
 
 def _say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:

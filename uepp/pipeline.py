@@ -31,7 +31,7 @@ from uepp.features.text_encoder import GENERATED, check_text_encoder, copy_text_
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.model.towers import build_two_tower
 from uepp.retrieval.export import check_is_run, open_export, rebuild_index, write_export
-from uepp.runs.directory import announced, check_run, data_directory, open_run
+from uepp.runs.directory import announced, check_run, checked_data, open_run
 from uepp.runs.strategies import choose_strategy, gather_numbers, is_chief
 from uepp.training.loop import fit, restore
 
@@ -101,10 +101,7 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data"):
-        data_dir = data_directory(config, run_dir)
-        report = validate(data_dir)
-        for note in report.notes:
-            console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
+        data_dir, report = checked_data(config, run_dir, console)
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         check_quality(products, windows.train_end)

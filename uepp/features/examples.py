@@ -106,7 +106,8 @@ def with_weak_examples(examples: Examples, queries: list[str], products: Bags, k
     row_of = {query: row for row, query in enumerate(every)}
     weak_rows = np.repeat(np.array([row_of[query] for query in queries], np.int32), products.lengths)
     size = len(weak_rows)
-    positives = examples.known_positives.joined(queries, products).joined(queries, known)
+    both = Bags(np.concatenate([products.values, known.values]), np.concatenate([products.lengths, known.lengths]))
+    positives = examples.known_positives.joined([*queries, *queries], both)
     nobody = np.full(size, examples.contexts.num_rows, np.int32)
     return replace(
         examples,

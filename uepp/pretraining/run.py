@@ -16,7 +16,7 @@ from rich.console import Console
 from uepp.artifacts import atomic_directory, atomic_file, read_json, write_json
 from uepp.config import Config, load_config
 from uepp.data.mining import mine
-from uepp.data.schema import read_products, validate
+from uepp.data.schema import read_products
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
@@ -31,7 +31,7 @@ from uepp.pretraining.pairs import Pairs, load_pairs
 from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram_perplexity
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
-from uepp.runs.directory import announced, check_run, data_directory, open_run
+from uepp.runs.directory import announced, check_run, checked_data, open_run
 from uepp.runs.strategies import choose_strategy, num_workers
 
 _FIXED = ("marketplace", "data", "text")
@@ -73,10 +73,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data"):
-        data_dir = data_directory(config, run_dir)
-        report = validate(data_dir)
-        for note in report.notes:
-            console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
+        data_dir, _ = checked_data(config, run_dir, console)
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         if settings.preset is not None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from uepp.artifacts import read_json, write_json
 from uepp.config import Config, load_config, save_config
 from uepp.data.marketplace import generate
+from uepp.data.schema import Report, validate
 from uepp.errors import InputError
 
 
@@ -77,6 +78,19 @@ def data_directory(config: Config, run_dir: Path) -> Path:
     if not directory.exists():
         generate(directory, num_products=market.num_products, num_events=market.num_events, seed=market.seed)
     return directory
+
+
+def checked_data(config: Config, run_dir: Path, console: Console) -> tuple[Path, Report]:
+    """`data_directory`, validated; what validation notes is printed.
+
+    Raises:
+        InputError: the first thing that is wrong with the data.
+    """
+    directory = data_directory(config, run_dir)
+    report = validate(directory)
+    for note in report.notes:
+        console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
+    return directory, report
 
 
 @contextmanager
