@@ -377,7 +377,7 @@ def test_a_log_in_which_a_place_is_never_missing(toy: Toy) -> None:
     )
     examples = replace(toy.examples, contexts=filled)
     found = load_request_features(toy.config, toy.fitted, examples, toy.mined, toy.catalog)
-    ids = found.places["user/location/ids"]
+    ids = found.contexts["user/location/ids"]
     assert isinstance(ids, np.ndarray)
     assert len(ids) == contexts.num_rows + 1
     assert ids[-1, 0] != ids[0, 0], "nobody's country is missing"

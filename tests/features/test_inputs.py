@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from uepp.config import Config
 from uepp.features.batches import permuted
 from uepp.features.graph import load_neighbors
-from uepp.features.inputs import ProductFeatures, QueryFeatures, history_inputs
+from uepp.features.inputs import ProductFeatures, QueryFeatures
 from uepp.features.raw import PLACE, as_tensors, table_inputs
+from uepp.features.readers.history import history_inputs
 from uepp.features.requests import load_past_events, load_raw_requests
 
 Entries = dict[str, np.ndarray]
@@ -289,7 +290,11 @@ def test_query_encoders_say_what_is_read(
 @pytest.mark.parametrize(
     ("encoders", "inputs", "entries"),
     [
-        (("tokens",), set(), {"product/0", "product/1", "product/2"}),
+        (
+            ("tokens",),
+            {"title", "tags", "category", "attributes", "description"},
+            {"product/0", "product/1", "product/2"},
+        ),
         (("shop",), {"shop_id"}, {"product/shop"}),
         (("location", "shop"), {"shop_id", *PLACE}, {"product/shop", "product/location/ids", "product/zip"}),
         (("graph",), {"neighbor_queries"}, {"product/graph"}),
@@ -301,7 +306,7 @@ def test_product_encoders_say_what_is_read(
     settings = toy.config.model_dump()
     settings["model"] |= {"product_encoders": encoders}
     encode = ProductFeatures(Config.model_validate(settings), toy.fitted)
-    assert set(encode.signature) == inputs | {"title", "tags", "category", "attributes", "description"}
+    assert set(encode.signature) == inputs
     given_inputs = as_tensors(table_inputs(toy.products, encode.columns))
     if "graph" in encoders:
         given_inputs["neighbor_queries"] = padded([["lamp"]] * 48)

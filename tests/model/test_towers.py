@@ -9,7 +9,7 @@ import small_model
 import tensorflow as tf
 
 from uepp.config import load_config, save_config
-from uepp.model.features import Features
+from uepp.features.entries import Features
 from uepp.model.towers import Tower, TwoTower
 
 NUM_TOKENS = small_model.NUM_TOKENS

@@ -79,3 +79,20 @@ class BagStore:
         """Memory-map what `save` wrote."""
         values = np.load(stem.with_name(stem.name + ".values.npy"), mmap_mode="r")
         return cls(values, np.load(stem.with_name(stem.name + ".splits.npy")))
+
+
+Column = BagStore | np.ndarray
+"""Row-aligned entry of a whole table: bags, or one value (or vector) a row."""
+
+
+def column_names(parts: dict[str, list[np.ndarray]]) -> list[str]:
+    """Names of the columns that some batches' entries make up."""
+    return [name.removesuffix("/values") for name in parts if not name.endswith("/lengths")]
+
+
+def take_column(parts: dict[str, list[np.ndarray]], name: str) -> Column:
+    """Put the batches of one column together, and take them out of `parts`, so that memory holds one column twice."""
+    if name in parts:
+        return np.concatenate(parts.pop(name))
+    bags = zip(parts.pop(f"{name}/values"), parts.pop(f"{name}/lengths"), strict=True)
+    return BagStore.concatenate([Bags(*pair) for pair in bags])

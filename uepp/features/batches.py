@@ -12,14 +12,15 @@ import pyarrow as pa
 import tensorflow as tf
 
 from uepp.config import INTERACTION_TYPES, Config, FeaturesConfig
-from uepp.features.bags import Bags, BagStore
+from uepp.features.bags import Bags, BagStore, Column, column_names, take_column
 from uepp.features.catalog import Catalog
+from uepp.features.entries import Features
 from uepp.features.examples import Examples, title_span
 from uepp.features.fitted import SHARED, Fitted
 from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
 from uepp.features.histories import Histories, distinct_texts, load_histories, pointers_of
-from uepp.features.inputs import Features, QueryFeatures
-from uepp.features.raw import PLACE, as_tensors, table_inputs
+from uepp.features.inputs import QueryFeatures
+from uepp.features.raw import as_tensors, table_inputs
 from uepp.features.text import Tokenizer
 from uepp.features.vocabulary import Vocabulary
 
@@ -63,12 +64,12 @@ class RequestFeatures:
     """What is known of who asked, for every training request and for one more of whom nothing is known.
 
     Attributes:
-        places: row-aligned entries `user/…` of R + 1 requests; empty without the location encoder.
+        contexts: row-aligned entries `user/…` of R + 1 requests; empty where no encoder reads contexts.
         histories: what the requests' pointers stand for; none without the history encoder.
         search_tokens: token ids of `histories.queries`.
     """
 
-    places: dict[str, BagStore | np.ndarray]
+    contexts: dict[str, Column]
     histories: Histories | None
     search_tokens: BagStore
 
@@ -77,36 +78,34 @@ def load_request_features(
     config: Config, fitted: Fitted, examples: Examples, mined: Path, catalog: Catalog
 ) -> RequestFeatures:
     """Turn the contexts and histories of training requests into ids."""
-    encode = QueryFeatures(config, fitted)
-    places: dict[str, BagStore | np.ndarray] = {}
-    if "location" in config.model.query_encoders:
-        places = _encode_places(encode, examples.contexts)
+    contexts = _encode_contexts(QueryFeatures(config, fitted), examples.contexts)
     histories, tokens = None, BagStore.concatenate([])
     if "history" in config.model.query_encoders:
         nothing = np.zeros((1, 2), np.int64)
         pointers = {kind: np.concatenate([edges, nothing]) for kind, edges in pointers_of(examples.contexts).items()}
         histories = load_histories(mined, pointers, catalog.product_ids, fitted.shops)
         tokens = tokenize_queries(config.features, fitted.vocabularies[SHARED], histories.queries)
-    return RequestFeatures(places, histories, tokens)
+    return RequestFeatures(contexts, histories, tokens)
 
 
-def _encode_places(encode: QueryFeatures, contexts: pa.Table) -> dict[str, BagStore | np.ndarray]:
+def _encode_contexts(encode: QueryFeatures, contexts: pa.Table) -> dict[str, Column]:
+    if not encode.columns:
+        return {}
     # Column by column: a log may say that a place is never missing, and nobody's place always is.
-    columns = {name: contexts.column(name) for name in PLACE}
+    columns = {name: contexts.column(name) for name in encode.columns}
     contexts = pa.table(
         {
             name: pa.chunked_array([*column.chunks, pa.nulls(1, column.type)], column.type)
             for name, column in columns.items()
         }
     )
-    places = tf.function(encode.places, reduce_retracing=True)
+    entries = tf.function(encode, reduce_retracing=True)
     parts: dict[str, list[np.ndarray]] = {}
     for begin in range(0, contexts.num_rows, _AT_ONCE):
-        inputs = as_tensors(table_inputs(contexts.slice(begin, _AT_ONCE), PLACE))
-        for name, value in places(inputs).items():
+        inputs = as_tensors(table_inputs(contexts.slice(begin, _AT_ONCE), encode.columns))
+        for name, value in entries(inputs).items():
             parts.setdefault(name, []).append(value.numpy())
-    zips = [Bags(*pair) for pair in zip(parts["user/zip/values"], parts["user/zip/lengths"], strict=True)]
-    return {"user/location/ids": np.concatenate(parts["user/location/ids"]), "user/zip": BagStore.concatenate(zips)}
+    return {name: take_column(parts, name) for name in column_names(parts)}
 
 
 class BatchMaker:
@@ -247,7 +246,7 @@ class BatchMaker:
         nobody = self._examples.contexts.num_rows
         rows = np.concatenate([request_rows, np.full(self.num_spans, nobody)]).astype(np.int64)
         entries: dict[str, np.ndarray] = {}
-        for name, column in requests.places.items():
+        for name, column in requests.contexts.items():
             entries |= column.gather(rows).entries(name) if isinstance(column, BagStore) else {name: column[rows]}
         if requests.histories is not None:
             entries |= requests.histories.entries(
@@ -288,9 +287,9 @@ def _encode_query_texts(config: Config, fitted: Fitted, queries: list[str]) -> n
     """What the text encoder of the query tower reads of some queries, one row each; none without one."""
     if "text" not in config.model.query_encoders:
         return None
-    encode = tf.function(QueryFeatures(config, fitted).query, reduce_retracing=True)
+    encode = tf.function(QueryFeatures(config, fitted), reduce_retracing=True)
     parts = [queries[begin : begin + _AT_ONCE] for begin in range(0, len(queries), _AT_ONCE)]
-    return np.concatenate([encode(tf.constant(part, tf.string))["query/text"].numpy() for part in parts])
+    return np.concatenate([encode({"query": tf.constant(part, tf.string)})["query/text"].numpy() for part in parts])
 
 
 def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: list[str]) -> BagStore:
@@ -334,7 +333,7 @@ def batch_dataset(maker: BatchMaker, encode: QueryFeatures, elements: tf.data.Da
             tensor.set_shape([None] if _varies(name) else arrays[name].shape)
         if maker.num_spans:
             spans.set_shape([maker.num_spans])
-            for name, value in encode.query(spans).items():
+            for name, value in encode({"query": spans}).items():
                 batch[name] = tf.concat([batch[name], value], axis=0)
                 if not _varies(name):
                     batch[name] = tf.ensure_shape(batch[name], [batch_size, *batch[name].shape[1:]])

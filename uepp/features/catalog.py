@@ -16,12 +16,11 @@ from rich.progress import Progress
 
 from uepp.artifacts import read_json, write_json
 from uepp.config import Config
-from uepp.features.bags import Bags, BagStore
+from uepp.features.bags import BagStore, Column, column_names, take_column
 from uepp.features.fitted import Fitted
 from uepp.features.inputs import ProductFeatures
 from uepp.features.raw import product_batches
 
-Column = BagStore | np.ndarray
 _COLUMNS = "columns.json"
 _TERMS = {"title": "terms/title", "tags": "terms/tags"}
 
@@ -95,16 +94,14 @@ def build_catalog(config: Config, fitted: Fitted, products: pa.Table, directory:
             progress.advance(task, size)
     directory.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, str] = {}
-    for name in [name for name in parts if not name.endswith("/lengths")]:
-        column = name.removesuffix("/values")
-        stem = directory / column.replace("/", "_")
-        if name == column:
-            kinds[column] = "array"
-            np.save(stem.with_name(stem.name + ".npy"), np.concatenate(parts.pop(name)))
+    for name in column_names(parts):
+        column, stem = take_column(parts, name), directory / name.replace("/", "_")
+        if isinstance(column, BagStore):
+            kinds[name] = "bags"
+            column.save(stem)
         else:
-            kinds[column] = "bags"
-            bags = [Bags(*pair) for pair in zip(parts.pop(name), parts[f"{column}/lengths"], strict=True)]
-            BagStore.concatenate(bags).save(stem)
+            kinds[name] = "array"
+            np.save(stem.with_name(stem.name + ".npy"), column)
     write_json(directory / _COLUMNS, kinds)
     return load_catalog(products, directory)
 

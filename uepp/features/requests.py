@@ -13,8 +13,8 @@ import tensorflow as tf
 from uepp.config import HistoryConfig
 from uepp.data.histories import KINDS, history_path
 from uepp.features.histories import pointers_of
-from uepp.features.inputs import history_inputs
 from uepp.features.raw import COORDINATES, PLACE, as_tensors, table_inputs
+from uepp.features.readers.history import history_inputs
 
 _KIND_OF = {
     "recent_searches": "searches",

@@ -1,14 +1,9 @@
-"""The feature dictionary that towers read: its bags, and the rows of some of its products.
-
-One batch is one flat dictionary. An entry is a dense tensor with one row a query or product, or a bag, which is the
-pair `<name>/values` int32 [T] and `<name>/lengths` int32 [R]. The names are listed in docs/architecture.md.
-"""
+"""The feature dictionary that towers read: its bags, and the rows of some of its products."""
 
 import tensorflow as tf
 
+from uepp.features.entries import Features
 from uepp.model.embedding import TokenBags
-
-Features = dict[str, tf.Tensor]
 
 _PRODUCT = "product/"
 _SHARED_BY_PRODUCTS = "graph/"

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from uepp.config import Config
 from uepp.errors import InputError
+from uepp.features.entries import Features
 from uepp.model.encoders import PRODUCT_ENCODERS, QUERY_ENCODERS
 from uepp.model.encoders.base import Block, Encoder
-from uepp.model.features import Features
 from uepp.model.seeds import named_seed
 from uepp.model.tables import Tables
 

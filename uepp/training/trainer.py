@@ -7,7 +7,8 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from uepp.config import Config
-from uepp.model.features import Features, take_rows
+from uepp.features.entries import Features
+from uepp.model.features import take_rows
 from uepp.model.towers import TwoTower
 from uepp.training.false_negatives import false_negative_estimate
 from uepp.training.losses import negative_hinge, positive_hinge, sampled_softmax

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
-from uepp.model.features import Features
+from uepp.features.entries import Features
 
 
 class Block(NamedTuple):

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from uepp.features.entries import Features
 from uepp.model.embedding import EmbeddingTable, average_of
 from uepp.model.encoders.base import Block, unit_rows
-from uepp.model.features import Features, bags_of, take_bags
+from uepp.model.features import bags_of, take_bags
 
 if TYPE_CHECKING:
     from uepp.config import Config

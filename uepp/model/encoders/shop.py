@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from uepp.features.entries import Features
 from uepp.model.embedding import EmbeddingTable, TokenBags
 from uepp.model.encoders.base import Block
-from uepp.model.features import Features
 
 if TYPE_CHECKING:
     from uepp.config import Config

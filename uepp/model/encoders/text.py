@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from uepp.features.entries import Features
 from uepp.features.text_encoder import TextEncoder
 from uepp.model.encoders.base import Block, unit_rows
-from uepp.model.features import Features
 
 if TYPE_CHECKING:
     from uepp.config import Config
