@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 from batches import rows_of
 from conftest import Toy
 
-from uepp import pipeline
 from uepp.features.bags import Bags
 from uepp.features.batches import build_batch_maker, tokenize_queries
 from uepp.features.examples import Examples, title_span, with_weak_examples
+from uepp.pipeline import training
 
 
 def taught(toy: Toy):  # type: ignore[no-untyped-def]
@@ -81,7 +81,7 @@ def test_a_teacher_answers_queries_and_spans(toy: Toy) -> None:
     """Every training query and every span is answered by BM25, and a span by its own product."""
     config = toy.config.training.model_copy(update={"teacher_queries": 200, "teacher_depth": 2})
     products = toy.products.slice(0, toy.num_seen_products)
-    examples = pipeline._taught(toy.examples, products, config)
+    examples = training._taught(toy.examples, products, config)
     weak = examples.query_rows[len(toy.examples) :]
     asked = {examples.queries[row] for row in weak}
     assert set(toy.examples.queries) <= asked
@@ -94,7 +94,7 @@ def test_a_teacher_answers_queries_and_spans(toy: Toy) -> None:
         own = [row for row, title in enumerate(titles) if f" {span} " in f" {title} "]
         assert own
         assert set(known[span]) & set(own)
-    again = pipeline._taught(toy.examples, products, config)
+    again = training._taught(toy.examples, products, config)
     np.testing.assert_array_equal(again.product_index, examples.product_index)
 
 

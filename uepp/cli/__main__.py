@@ -1,0 +1,5 @@
+"""`python -m uepp.cli`."""
+
+from uepp.cli import main
+
+main()

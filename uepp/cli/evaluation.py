@@ -1,0 +1,87 @@
+"""`uepp evaluate` and `uepp study`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uepp.cli.app import (
+    JsonOption,
+    RunArgument,
+    app,
+    print_json,
+    progress_console,
+    result_console,
+    say,
+    show_metrics,
+    working,
+)
+from uepp.config import shipped_studies
+from uepp.errors import InputError
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Report window of another data set.")
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option("--events", metavar="FILE", help="Every request of this events table.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="A,B",
+            help="Opponents, comma-separated: bm25, bm25_expanded (where a model generated queries), bm25_stemmed, "
+            "bm25_plain, category_popularity, popularity. "
+            "[default: the BM25s, and category_popularity where products have categories]",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recall of a run and its opponents on its report window, or on events it has never seen."""
+    from uepp import pipeline
+
+    with working():
+        names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
+        metrics, path = pipeline.evaluate_run(run, progress_console, data=data, events=events, against=names)
+    show_metrics(metrics, as_json)
+    if not as_json:
+        say(f"\nMetrics: {path}")
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help=f"YAML file, or one of: {', '.join(shipped_studies())}.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Data set. [default: the configuration's, or a marketplace]"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
+        "studies"
+    ),
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="1,2", help="Only these seeds.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Repeatable.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Cells at once, each a process.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Train variants × seeds, compare them, and keep every cell: started again, a study goes on where it stopped."""
+    try:
+        chosen = [int(seed) for seed in seeds.split(",")] if seeds else []
+    except ValueError:
+        raise InputError(f"--seeds {seeds}: expected whole numbers with commas between them") from None
+    from uepp import study as studies
+
+    read = studies.load_study(name)
+    with working():
+        cells = studies.cells_of(read, out, data, chosen, only or [])
+        results = studies.run_study(Path(name).stem, read, cells, out, progress_console, jobs=jobs)
+    if as_json:
+        print_json(results)
+        return
+    studies.print_study(results, result_console)
+    say("\nStudy: ", (str(out / Path(name).stem), "bold"), "   (results.json, table.md)")

@@ -1,0 +1,174 @@
+"""`uepp train` and `uepp pretrain`."""
+
+import os
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from uepp.cli.app import (
+    ConfigArgument,
+    DataOption,
+    JsonOption,
+    ResumeOption,
+    SetOption,
+    app,
+    print_json,
+    progress_console,
+    result_console,
+    say,
+    show_metrics,
+    working,
+)
+from uepp.config import Config, load_config
+from uepp.errors import InputError
+
+
+@app.command()
+def train(
+    config: ConfigArgument = "demo",
+    settings: SetOption = None,
+    data: DataOption = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/CONFIG-DATE-TIME]")
+    ] = None,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the two towers, export them, and compare with BM25."""
+    resolved, run_dir = _resolve(config, settings, data, run, resume)
+
+    from uepp import pipeline
+
+    with working():
+        trained = pipeline.train(resolved, run_dir, progress_console, resume=resume, verbose=_keras_verbosity())
+        if not trained.is_complete:
+            _say_stopped("train", run_dir, trained.step, resolved.training.max_steps)
+        if not (trained.is_complete and trained.is_chief):
+            return
+        pipeline.export(run_dir, progress_console)
+        metrics, _ = pipeline.evaluate_run(run_dir, progress_console)
+    show_metrics(metrics, as_json)
+    if not as_json:
+        say("\nRun: ", (str(run_dir), "bold"), "   (metrics.json, checkpoints/, logs/, export/)")
+        say("Next: ", (shlex.join(["uepp", "search", str(run_dir), _example_query(run_dir)]), "bold"))
+
+
+@app.command()
+def pretrain(
+    config: ConfigArgument = "demo",
+    settings: SetOption = None,
+    data: DataOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/pretrain-CONFIG-DATE-TIME]"),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="No training: write a published sentence encoder in the same form. minilm, or the folder of a BERT "
+            "as sentence-transformers saves it.",
+        ),
+    ] = None,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a text encoder for the product tower.
+
+    A T5 learns to write the query that a product is bought for (docT5query); its encoder is kept. The settings are
+    [bold]pretraining.*[/bold] and [bold]text.fields[/bold], the product fields that are read. It ends with queries
+    for products that it was not trained on, and with the command that trains the towers with the encoder.
+    """
+    if source is not None and (data is not None or resume):
+        raise InputError("--from: writes an encoder as it is; leave out --data and --resume")
+    resolved, run_dir = _resolve(config, settings, data, run, resume, "pretrain-")
+    with working():
+        from uepp.pretraining import run as pretraining
+
+        if source is not None:
+            result = pretraining.import_encoder(source, resolved, run_dir, progress_console)
+        else:
+            ended = pretraining.pretrain(resolved, run_dir, progress_console, resume=resume, verbose=_keras_verbosity())
+            if ended.metrics is None:
+                _say_stopped("pretrain", run_dir, ended.step, resolved.pretraining.max_steps)
+                return
+            result = ended.metrics
+    if as_json:
+        print_json(result)
+        return
+    if source is None:
+        _show_pretraining(result)
+    encoders = ", ".join(dict.fromkeys([*resolved.model.product_encoders, "text"]))
+    arguments = ["uepp", "train", *([] if resume else [config])]
+    arguments += ["--data", resolved.data.path] if resolved.data.path is not None else []
+    arguments += ["--set", f"text.encoder={run_dir / 'encoder'}", "--set", f"model.product_encoders=[{encoders}]"]
+    say("\nEncoder: ", (str(run_dir / "encoder"), "bold"))
+    say("Next: ", (shlex.join(arguments), "bold"))
+
+
+def _resolve(
+    config: str, settings: list[str] | None, data: Path | None, run: Path | None, resume: bool, prefix: str = ""
+) -> tuple[Config, Path]:
+    """The configuration and the directory of a run that is to be started or continued."""
+    extra = {"data": {"path": str(data)}} if data is not None else {}
+    if resume and run is None:
+        raise InputError("--resume: give the run to continue with --run DIR")
+    if run is None and "TF_CONFIG" in os.environ:
+        from uepp.runs.strategies import num_workers
+
+        if num_workers() > 1:
+            raise InputError(
+                f"--run: needed with {num_workers()} workers (TF_CONFIG), a directory that all of them see"
+            )
+    if resume and run is not None and (run / "config.yaml").is_file():
+        config = str(run / "config.yaml")
+    resolved: Config = load_config(config, settings or (), extra)
+    return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:
+    again = shlex.join(["uepp", command, "--run", str(run_dir), "--resume"])
+    progress_console.print(
+        f"Stopped and saved at step {step:,} of {max_steps:,}. Go on with: {again}", markup=False, soft_wrap=True
+    )
+
+
+def _show_pretraining(metrics: dict[str, Any]) -> None:
+    """What the T5 writes for products that it was not trained on, and what that is worth."""
+    table = Table("title", "true query", "generated query", box=box.SIMPLE_HEAD)
+    for sample in metrics["samples"]:
+        table.add_row(*(Text(sample[name]) for name in ("title", "true_query", "generated_query")))
+    result_console.print(table)
+    held_out, ranks = metrics["held_out"], metrics["reciprocal_rank"]
+    say(
+        f"Held-out perplexity: {held_out['perplexity']:.1f} a piece "
+        f"(unigram model of the queries: {held_out['unigram_perplexity']:.1f})"
+    )
+    names = {"generated": "generated query", "title_start": "title's first three words", "true_query": "true query"}
+    table = Table("mean reciprocal rank by BM25", *names.values(), box=box.SIMPLE_HEAD)
+    for index, values in ranks.items():
+        table.add_row(f"over {index.replace('_', ' ')}", *(f"{values[name]:.3f}" for name in names))
+    result_console.print(table)
+
+
+def _keras_verbosity() -> int:
+    return 1 if sys.stderr.isatty() else 2
+
+
+def _example_query(run_dir: Path) -> str:
+    """A frequent training query, so that the command to try next finds something."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    counts = pq.read_table(run_dir / "export" / "query_counts.parquet")
+    if not counts.num_rows:
+        return "gift"
+    return str(counts.column("query")[pc.index(counts.column("count"), pc.max(counts.column("count"))).as_py()])

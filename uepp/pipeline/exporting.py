@@ -1,0 +1,74 @@
+"""The story of `uepp export`: checkpoint → SavedModels → vectors → index."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from uepp.config import load_config, save_config
+from uepp.data.schema import read_products
+from uepp.evaluation.baselines import lexical_texts
+from uepp.evaluation.requests import Requests, load_requests
+from uepp.features.fitted import Fitted
+from uepp.lexical.bm25 import BM25
+from uepp.model.towers import build_two_tower
+from uepp.pipeline.stored import generated_queries, read_run
+from uepp.retrieval.export import rebuild_index, write_export
+from uepp.runs.directory import announced
+from uepp.training.loop import restore
+
+
+def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
+    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`.
+
+    Args:
+        run_dir: a trained run.
+        console: for progress.
+        tune: whether to tune BM25; without, the export cannot be compared with it.
+    """
+    config, facts, mined = read_run(run_dir)
+    products = read_products(Path(facts["data"]))
+    fitted = Fitted.load(run_dir / "features", config.features)
+    generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
+    bm25 = {}
+    if tune:
+        with announced(console, "tuning of BM25"):
+            selection = load_requests(mined / "requests.parquet", "selection", products)
+            bm25["bm25"] = _tune_bm25(products, selection)
+            if generated is not None:
+                bm25["bm25_expanded"] = _tune_bm25(products, selection, generated)
+    with announced(console, "export"):
+        model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
+        write_export(
+            run_dir / "export",
+            model=model,
+            config=config,
+            fitted=fitted,
+            products=products,
+            mined=mined,
+            bm25=bm25,
+            generated=generated,
+            run_id=facts["run_id"],
+        )
+
+
+def export_index(run_dir: Path, index: str, console: Console) -> None:
+    """Give an existing export another index; without an export, make one with it."""
+    config, _, _ = read_run(run_dir)
+    config = load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
+    save_config(config, run_dir / "config.yaml")
+    if (run_dir / "export").is_dir():
+        with announced(console, f"index: {index}"):
+            rebuild_index(run_dir / "export", config.export)
+    else:
+        export(run_dir, console)
+
+
+def _tune_bm25(products: pa.Table, selection: Requests, generated: pa.Table | None = None) -> dict[str, Any]:
+    index = BM25.build(lexical_texts(products, generated), "tuned")
+    if not len(selection):
+        return {"strength": "tuned", "k1": index.settings.k1, "b": index.settings.b, "weights": index.settings.weights}
+    limit = int(selection.num_products.max())
+    requests = list(zip(selection.queries, selection.target_lists(), strict=True))
+    return index.tune(requests, limit=limit)

@@ -1,0 +1,34 @@
+"""What a run and its export hold, for the stories that begin with one."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uepp.artifacts import read_json
+from uepp.config import Config, load_config
+from uepp.errors import InputError
+from uepp.features.text_encoder import GENERATED
+from uepp.retrieval.export import check_is_run
+
+
+def read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
+    """Configuration of a trained run, its `run.json`, and its mined tables.
+
+    Raises:
+        InputError: not a run, or one that was not trained.
+    """
+    check_is_run(run_dir)
+    facts = read_json(run_dir / "run.json")
+    if "mined" not in facts or not (run_dir / "checkpoints").is_dir():
+        raise InputError(
+            f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume"
+        )
+    return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
+
+
+def generated_queries(directory: Path) -> pa.Table | None:
+    """Generated queries that a text encoder or an export came with."""
+    path = directory / GENERATED
+    return pq.read_table(path) if path.exists() else None
