@@ -75,6 +75,45 @@ def test_a_text_encoder_counts_by_its_content(data: Path, tmp_path: Path) -> Non
     assert keys[0] != keys[2]
 
 
+def test_a_study_makes_its_text_encoders_once(data: Path, tmp_path: Path) -> None:
+    """Two variants take one encoder, which is pretrained on the study's data; a third has none."""
+    tiny = {
+        "vocabulary_size": 60, "dim": 8, "num_layers": 1, "num_heads": 2, "intermediate_dim": 8, "max_tokens": 8,
+        "batch_size": 8, "max_steps": 0,
+    }  # fmt: skip
+    with_text = {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": "t5"}}
+    variants = {
+        "none": {},
+        "frozen": with_text,
+        "trained": {**with_text, "text": {"encoder": "t5", "trainable": True}},
+    }
+    encoders = {"t5": {"settings": {"pretraining": tiny}}, "unused": {"from": "nowhere"}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders))
+    out = tmp_path / "out"
+    (encoder,) = study.encoders_of(read, out, data, [])
+    assert study.encoders_of(read, out, data, ["none"]) == []
+    study.make_encoders([encoder], out, QUIET)
+    facts = json.loads((encoder.path(out) / "encoder.json").read_text())
+    assert facts["dim"] == 8
+    assert facts["source"]["steps"] == 0
+    made_at = (encoder.path(out) / "encoder.json").stat().st_mtime_ns
+    study.make_encoders([encoder], out, QUIET)
+    assert (encoder.path(out) / "encoder.json").stat().st_mtime_ns == made_at
+    assert sorted(path.name for path in (out / "cells" / encoder.key).iterdir()) == [
+        "encoder", "log.txt", "metrics.json",
+    ]  # fmt: skip
+    paths = [cell.config.text.encoder for cell in study.cells_of(read, out, data, [], [])]
+    assert paths == [None, str(encoder.path(out)), str(encoder.path(out))]
+
+
+def test_a_text_encoder_that_cannot_be_made_is_named(data: Path, tmp_path: Path) -> None:
+    variants = {"v": {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": "mine"}}}
+    encoders = {"mine": {"from": str(tmp_path / "nowhere")}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders))
+    with pytest.raises(InputError, match=r"text encoder mine: could not be made \(.*nowhere"):
+        study.make_encoders(study.encoders_of(read, tmp_path / "out", data, []), tmp_path / "out", QUIET)
+
+
 @pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_are_of_distinct_cells(name: str, data: Path, tmp_path: Path) -> None:
     read = study.load_study(name)
@@ -142,7 +181,12 @@ def scores(recall: float, tail: float | None) -> dict[str, dict[str, float | Non
 
 def test_the_table_has_means_and_deviations_over_seeds() -> None:
     cells = [
-        {"seed": seed, "seconds": {"train": 10.0 * seed}, "report": scores(recall, None), "selection": scores(0.5, 0.1)}
+        {
+            "seed": seed,
+            "seconds": {"train": 10.0 * seed, "step": 0.125},
+            "report": scores(recall, None),
+            "selection": scores(0.5, 0.1),
+        }
         for seed, recall in ((1, 0.25), (2, 0.75))
     ]
     opponent = {"report": scores(0.125, 1.0), "selection": scores(0.5, 0.1)}
@@ -151,5 +195,7 @@ def test_the_table_has_means_and_deviations_over_seeds() -> None:
     assert lines[0].startswith("| variant | seeds | R@10 | R@100 | R@1000 | head R@100 | tail R@100 |")
     assert len({line.count("|") for line in lines}) == 1
     spread = ".500 ± .354"
-    assert lines[2] == f"| v | 2 | {spread} | {spread} | {spread} | {spread} | – | {spread} | .500 ± .000 | 15 |"
-    assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – |"
+    assert (
+        lines[2] == f"| v | 2 | {spread} | {spread} | {spread} | {spread} | – | {spread} | .500 ± .000 | 125 | 15 | – |"
+    )
+    assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – | – | – |"

@@ -176,7 +176,7 @@ class PretrainingConfig(Stage):
     )
     seed: int = Field(1, ge=0)
     batch_size: int = Field(64, ge=1, description="pairs a step, over all replicas")
-    max_steps: int = Field(1_500, ge=1)
+    max_steps: int = Field(1_500, ge=0, description="0: the encoder as it starts, to compare with")
     learning_rate: float = Field(0.002, gt=0, description="Adam's highest rate")
     warmup_steps: int = Field(200, ge=0, description="the rate rises from 0 over these, then falls to 0 at max_steps")
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")

@@ -78,6 +78,7 @@ def study(
 
     read = studies.load_study(name)
     with working():
+        studies.make_encoders(studies.encoders_of(read, out, data, only or []), out, progress_console)
         cells = studies.cells_of(read, out, data, chosen, only or [])
         results = studies.run_study(Path(name).stem, read, cells, out, progress_console, jobs=jobs)
     if as_json:

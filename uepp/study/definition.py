@@ -1,0 +1,229 @@
+"""What a study asks: its file, and the cells that follow from it."""
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import uepp
+from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
+from uepp.config import Config, load_config, merge_settings, shipped_studies
+from uepp.errors import InputError
+from uepp.runs.directory import data_directory
+
+
+class EncoderSource(BaseModel):
+    """A text encoder that a study makes before its cells.
+
+    Attributes:
+        source: `from` in the file: of `uepp pretrain --from`; none: it is pretrained on the study's data.
+        settings: what its pretraining changes of the study's configuration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | None = Field(None, alias="from")
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class Study(BaseModel):
+    """A study file.
+
+    Attributes:
+        description: what it asks, a line.
+        config: configuration that all variants start from: a YAML file, or the name of a shipped one.
+        settings: what all variants change of it.
+        seeds: of training, each a cell of every variant.
+        against: opponents, evaluated once.
+        encoders: text encoders by name, each made once a data set; a variant takes one by its name in `text.encoder`.
+        variants: by name, what each changes; `config` in it replaces the study's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    config: str = "demo"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    against: tuple[str, ...] = ("bm25",)
+    encoders: dict[str, EncoderSource] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+
+
+class Cell(NamedTuple):
+    """One training.
+
+    Attributes:
+        variant: its name.
+        seed: of training.
+        config: resolved.
+        data: digests of the data set's tables.
+        key: of its directory.
+    """
+
+    variant: str
+    seed: int
+    config: Config
+    data: list[str]
+    key: str
+
+
+class EncoderCell(NamedTuple):
+    """A text encoder of a study.
+
+    Attributes:
+        name: in the study.
+        source: of `uepp pretrain --from`; none: pretrained.
+        config: resolved.
+        key: of its directory.
+    """
+
+    name: str
+    source: str | None
+    config: Config
+    key: str
+
+    def path(self, out: Path) -> Path:
+        """Where the encoder is once it was made."""
+        return out / "cells" / self.key / "encoder"
+
+
+def load_study(source: str) -> Study:
+    """Read a study.
+
+    Args:
+        source: path of a YAML file, or the name of a shipped one.
+
+    Raises:
+        InputError: no such study, not YAML, an unknown key or a wrong value.
+    """
+    path = Path(source)
+    if not path.is_file():
+        name = path.name.removesuffix(".yaml")
+        if name not in shipped_studies():
+            raise InputError(f"{source}: no such study; give a YAML file or one of: {', '.join(shipped_studies())}")
+        path = Path(str(resources.files("uepp.configs") / "studies" / f"{name}.yaml"))
+    try:
+        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{path}: {key}: {problem['msg']}; got {str(problem['input'])[:80]}") from None
+
+
+def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[str]) -> list[EncoderCell]:
+    """The text encoders that some variants take.
+
+    Args:
+        study: as read.
+        out: where studies are.
+        data: data set; none: that of the configuration, or the generated marketplace.
+        variants: some variants; none: all.
+
+    Raises:
+        InputError: an unknown variant, or a setting that is wrong.
+    """
+    used = {_encoder_name(study, name) for name in _chosen(study, variants)}
+    cells, digests = [], _Digests()
+    for name, encoder in study.encoders.items():
+        if name not in used:
+            continue
+        config = _placed(study.config, merge_settings(study.settings, encoder.settings), out, data)
+        made_of = config.model_dump(mode="json", include={"pretraining", "text", "data"})
+        del made_of["data"]["path"]
+        key = fingerprint("encoder", encoder.source, made_of, digests.of(config), uepp.__version__)
+        cells.append(EncoderCell(name, encoder.source, config, key))
+    return cells
+
+
+def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], variants: Sequence[str]) -> list[Cell]:
+    """The cells of a study, seed by seed, so that every variant has a first figure early.
+
+    Args:
+        study: as read.
+        out: where studies are; a generated marketplace and the study's text encoders lie there too.
+        data: data set; none: that of the configuration, or the generated marketplace.
+        seeds: some seeds; none: the study's.
+        variants: some variants; none: all.
+
+    Raises:
+        InputError: an unknown variant, or a setting that is wrong.
+    """
+    encoders = {encoder.name: encoder for encoder in encoders_of(study, out, data, variants)}
+    cells, digests = [], _Digests()
+    for seed in seeds or study.seeds:
+        for name in _chosen(study, variants):
+            changes = {key: value for key, value in study.variants[name].items() if key != "config"}
+            settings = merge_settings(study.settings, changes)
+            encoder = encoders.get(_encoder_name(study, name) or "")
+            if encoder is not None:
+                settings = merge_settings(settings, {"text": {"encoder": str(encoder.path(out))}})
+            settings = merge_settings(settings, {"training": {"seed": seed}})
+            config = _placed(study.variants[name].get("config", study.config), settings, out, data)
+            key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
+            cells.append(Cell(name, seed, config, digests.of(config), key))
+    return cells
+
+
+def _chosen(study: Study, variants: Sequence[str]) -> list[str]:
+    for name in variants:
+        if name not in study.variants:
+            raise InputError(f"--only {name}: no such variant; the study has {', '.join(study.variants)}")
+    return list(variants or study.variants)
+
+
+def _encoder_name(study: Study, variant: str) -> str | None:
+    """Which of the study's own encoders a variant takes; none: no encoder, or the path of one."""
+    text = merge_settings(study.settings, study.variants[variant]).get("text")
+    name = text.get("encoder") if isinstance(text, dict) else None
+    return name if name in study.encoders else None
+
+
+def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:
+    """A configuration whose `data.path` is where the data are."""
+    if data is not None:
+        settings = merge_settings(settings, {"data": {"path": str(data)}})
+    resolved = load_config(config, extra=settings)
+    directory = data_directory(resolved, out / "cell")
+    return resolved.model_copy(update={"data": resolved.data.model_copy(update={"path": str(directory)})})
+
+
+class _Digests:
+    """Digests of data sets, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, config: Config) -> list[str]:
+        """Of the products and the events that `data.path` holds."""
+        path = str(config.data.path)
+        if path not in self._known:
+            files = [Path(path) / name for name in ("products.parquet", "events.parquet")]
+            if missing := [file for file in files if not file.is_file()]:
+                raise InputError(f"{missing[0]}: no such file")
+            self._known[path] = [sha256(file) for file in files]
+        return self._known[path]
+
+
+def cell_key(config: Config, data: list[str], encoder: str | None = None) -> str:
+    """What a cell is known by: its settings, its text encoder, the data, and the version.
+
+    Args:
+        config: of the cell.
+        data: digests of its data set.
+        encoder: key of the study's own text encoder; none: the one at `text.encoder`, known by its content.
+    """
+    settings = config.model_dump(mode="json")
+    del settings["data"]["path"]
+    if encoder is not None:
+        settings["text"]["encoder"] = encoder
+    elif config.text.encoder is not None:
+        manifest = Path(config.text.encoder) / MANIFEST
+        settings["text"]["encoder"] = json.dumps(read_json(manifest)) if manifest.is_file() else None
+    return fingerprint(settings, data, uepp.__version__)
