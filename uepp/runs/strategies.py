@@ -78,6 +78,11 @@ def elements_of_steps(context: tf.distribute.InputContext, first_step: int, num_
     num_own = num_replicas // context.num_input_pipelines
     first_own = context.input_pipeline_id * num_own
     steps = tf.data.Dataset.range(first_step * num_own, (first_step + num_steps) * num_own)
+    # Parallelism is fixed here, so there is nothing to tune. The tuner would hold up the end of a training: it sleeps
+    # up to a minute between two looks, and an iterator waits for it when it is given up.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    steps = steps.with_options(options)
     return steps.map(lambda position: position // num_own * num_replicas + first_own + position % num_own)
 
 
