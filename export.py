@@ -1,6 +1,6 @@
 """Export a trained run: query and product SavedModels, vectors, Faiss index, manifest.
 
-    python export.py RUN [--index flat|hnsw]
+    python export.py RUN [--index SPEC]
 
 Only the index is built anew when the run has an export already and `--index` is given.
 """

@@ -313,7 +313,9 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "export of another directory": (lambda d: ["export", occupied(d)], ("occupied", "not a run directory")),
     "export before training": (lambda d: ["export", started(d)], ("trained", "has not been trained")),
     "export without its data": (lambda d: ["export", trained(d)], ("elsewhere",)),
-    "an unknown index": (lambda d: ["export", trained(d), "--index", "foo"], ("'foo'", "'flat' or 'hnsw'")),
+    "an unknown index": (
+        lambda d: ["export", trained(d), "--index", "foo"], ("'foo'", "known are flat, hnsw, ivf-flat")
+    ),
     "an unknown index of another directory": (
         lambda d: ["export", occupied(d), "--index", "foo"], ("occupied", "not a run directory")
     ),
@@ -400,7 +402,7 @@ def stub_search(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, run_dir: Path) -> None:
             print(f"loading {run_dir}")
 
-        def search(self, query: str, k: int, *, user: str | None, context: dict[str, Any]) -> list[_Hit]:
+        def search(self, query: str, k: int, *, user: str | None, context: dict[str, Any], **_: bool) -> list[_Hit]:
             print(f"searching {query} for {user} in {context}")
             return _HITS[:k]
 
@@ -493,7 +495,7 @@ def test_help_imports_nothing_heavy() -> None:
     print(f"uepp --help in a fresh process: {time.perf_counter() - begin:.2f} s")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1] == "heavy: []"
-    for command in ("train", "export", "evaluate", "search", "generate", "import", "validate"):
+    for command in ("train", "export", "evaluate", "search", "serve", "generate", "import", "validate"):
         assert f" {command} " in finished.stdout
 
 

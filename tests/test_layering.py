@@ -1,6 +1,7 @@
 """The one order of the parts, who may import what, and what answers at once."""
 
 import ast
+import configparser
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ PACKAGE = ROOT / "uepp"
 # docs/architecture.md: a part imports only from parts of an earlier row, or from itself.
 ORDER = (
     ("errors",),
+    ("index_families",),
     ("config", "artifacts", "metrics"),
     ("data",),
     ("runs",),
@@ -203,3 +205,12 @@ def test_tensorflow_here_is_with_keras_2() -> None:
     import tensorflow as tf
 
     assert tf.keras.Model.__module__.startswith("tf_keras.")
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that setup.cfg does not list is in a clone, but not in a wheel."""
+    read = configparser.ConfigParser()
+    read.read(ROOT / "setup.cfg")
+    listed = set(read["options"]["packages"].split())
+    folders = {path.parent.relative_to(ROOT) for path in sources() if path.name == "__init__.py"}
+    assert listed == {".".join(folder.parts) for folder in folders} | {"uepp.configs"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.metrics import mean_over_days, recall_at, target_positions
+from uepp.metrics import mean_over_days, paired_interval, recall_at, target_positions
 
 
 def recall_oracle(ranking: list[list[int]], targets: list[list[int]], k: int) -> list[float]:
@@ -157,3 +157,25 @@ def test_the_mean_over_days_is_the_oracle(pairs: list[tuple[float, str]]) -> Non
     values, days = [value for value, _ in pairs], [day for _, day in pairs]
     expected = mean_over_days_oracle(values, days)
     np.testing.assert_allclose(mean_over_days(np.array(values), np.array(days, str)), expected)
+
+
+def test_the_interval_of_a_paired_difference() -> None:
+    rng = np.random.default_rng(3)
+    day = np.array(["mon"] * 300 + ["tue"] * 100)
+    values = rng.choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.7, 0.2])
+    low, high = paired_interval(values, day)
+    # Its width is that of the normal approximation: the mean of two days' means.
+    error = math.sqrt(sum(values[day == one].var() / (day == one).sum() for one in ("mon", "tue"))) / 2
+    middle = mean_over_days(values, day)
+    assert low < middle < high
+    np.testing.assert_allclose([low, high], [middle - 1.96 * error, middle + 1.96 * error], atol=0.15 * error)
+    assert paired_interval(values, day) == (low, high)
+    narrow = paired_interval(values, day, confidence=0.5)
+    assert low < narrow[0] < middle < narrow[1] < high
+
+
+def test_an_interval_leaves_out_what_has_no_value() -> None:
+    day = np.array(["mon", "mon", "tue", "wed"])
+    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day) == (0.5, 0.5)
+    assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day))
+    assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str)))

@@ -65,3 +65,38 @@ def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
     _, row = np.unique(day[is_value], return_inverse=True)
     daily = np.bincount(row, weights=values[is_value]) / np.bincount(row)
     return float(daily.mean())
+
+
+def paired_interval(
+    differences: np.ndarray, day: np.ndarray, *, confidence: float = 0.95, num_resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of `mean_over_days` of paired differences, over requests.
+
+    Each resample draws as many requests of a day as the day has, with replacement; the interval holds the middle
+    `confidence` of the resamples' means (percentile method). Days are given, not drawn.
+
+    Args:
+        differences: float [R], one system's value minus the other's, for the same request; NaN is left out.
+        day: [R], any labels.
+        confidence: share of the resamples within.
+        num_resamples: how often to draw.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end, NaN when there is no value at all.
+    """
+    is_value = ~np.isnan(differences)
+    if not is_value.any():
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    values, days = differences[is_value], day[is_value]
+    means = np.zeros(num_resamples)
+    labels = np.unique(days)
+    for label in labels:
+        of_day = values[days == label]
+        step = max(1, 10_000_000 // len(of_day))
+        for begin in range(0, num_resamples, step):
+            part = means[begin : begin + step]
+            part += of_day[rng.integers(0, len(of_day), (len(part), len(of_day)))].mean(axis=1)
+    low, high = np.quantile(means / len(labels), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

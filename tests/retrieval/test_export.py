@@ -20,7 +20,7 @@ from by_hand import HISTORY, PLACE, TEXTS, Reader, Row, columns, product, produc
 from conftest import TRAIN_END, Toy
 
 from uepp.artifacts import check_manifest, read_json, write_json
-from uepp.config import Config
+from uepp.config import Config, ExportConfig
 from uepp.errors import InputError
 from uepp.features.batches import load_request_features
 from uepp.features.fitted import Fitted
@@ -311,8 +311,8 @@ def test_a_training_request_is_served_as_it_was_trained(toy: Toy, exported: Expo
     entries = toy.query_tokens.gather(examples.query_rows).entries("query")
     rows = examples.request_rows
     entries |= features.histories.entries(rows, exported.config.history, features.search_tokens, toy.catalog.terms)
-    entries["user/location/ids"] = features.places["user/location/ids"][rows]
-    entries |= features.places["user/zip"].gather(rows).entries("user/zip")
+    entries["user/location/ids"] = features.contexts["user/location/ids"][rows]
+    entries |= features.contexts["user/zip"].gather(rows).entries("user/zip")
     trained = exported.towers.query_user_tower(entries, training=False).numpy()
     by_query = {row["query"]: row for row in request_rows(exported.mined, toy.products)}
     found = serve(served["query_tower"], [by_query[examples.queries[query]] for query in examples.query_rows])
@@ -461,26 +461,25 @@ def test_what_is_not_an_export_is_refused(copy: Path, tmp_path: Path) -> None:
 # Another index
 
 
-def test_another_index_over_the_same_vectors(copy: Path, exported: Exported) -> None:
+def test_another_index_over_the_same_vectors(copy: Path) -> None:
     export_dir = copy / "export"
     before, vectors = contents(export_dir), np.array(read_vectors(export_dir))
-    settings = exported.config.export.model_copy(update={"index": "hnsw", "hnsw_neighbors": 5})
-    rebuild_index(export_dir, settings)
+    rebuild_index(export_dir, ExportConfig(index="hnsw:neighbors=5"))
     after = contents(export_dir)
     changed = {name for name in before if before[name] != after[name]}
     assert set(before) == set(after)
     assert changed == {"index.faiss", "serving.json", "manifest.json"}
     manifest = check_manifest(export_dir)
     assert (manifest["run_id"], manifest["num_products"]) == ("run 7", len(vectors))
-    served = json.loads((export_dir / "serving.json").read_text())["index"]
-    assert (served["index"], served["hnsw_neighbors"]) == ("hnsw", 5)
+    served = json.loads((export_dir / "serving.json").read_text())
+    assert served == {"index": "hnsw:neighbors=5,ef_construction=80,ef_search=128", "tuned": None}
     rows = read_index(export_dir / "index.faiss").search(vectors, 1)[1]
     np.testing.assert_allclose(np.einsum("nd,nd->n", vectors[rows[:, 0]], vectors), 1, atol=1e-5)
 
 
-def test_a_damaged_export_gets_no_new_index(copy: Path, exported: Exported) -> None:
+def test_a_damaged_export_gets_no_new_index(copy: Path) -> None:
     (copy / "export" / "bm25.json").write_text("{}")
     before = contents(copy)
     with pytest.raises(InputError, match=r"bm25\.json: differs"):
-        rebuild_index(copy / "export", exported.config.export.model_copy(update={"index": "hnsw"}))
+        rebuild_index(copy / "export", ExportConfig(index="hnsw"))
     assert contents(copy) == before

@@ -1,101 +1,18 @@
-"""Search over an export whose towers are a lookup, so that the right answer is known by eye."""
+"""Search over exports whose towers are a lookup, so that the right answer is known by eye."""
 
-from datetime import UTC, datetime, timedelta
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
+from compass import HALF, NUM_DIRECTIONS, PRODUCTS, Traveller, directions, make_rose, make_run
 
-from uepp.artifacts import write_manifest
-from uepp.config import ExportConfig
 from uepp.errors import InputError
-from uepp.retrieval.index import build_index, write_index
+from uepp.lexical.bm25 import BM25
+from uepp.serving.cache import RankingCache
+from uepp.serving.requests import Request
 from uepp.serving.search import Hit, Searcher
-
-PRODUCTS = {
-    "east": ("001", "Lamp, facing east"),
-    "north": ("2", "Ünïcödé 赤い ランプ"),
-    "north-east": ("03", "[bold]Brackets[/bold] & [gift]"),
-}
-NOW = datetime(2024, 5, 1, tzinfo=UTC)
-COLUMNS = {"searches": ("query",), "clicks": ("product_id", "shop_id"), "purchases": ("product_id",)}
-HISTORIES: dict[str, list[tuple[Any, ...]]] = {
-    "searches": [("anna", 0, "赤い"), ("anna", 1, "east"), ("bert", 0, "east"), ("bert", 1, "赤い")],
-    "clicks": [("cleo", 0, "001", "赤い"), ("cleo", 1, "2", "east")],
-    "purchases": [("dora", 0, "001"), ("dora", 1, "2"), ("emil", 0, "gone")],
-}
-"""Users, days, and what they did."""
-_HALF = float(np.sqrt(0.5))
-VECTORS = np.array([[1, 0], [0, 1], [_HALF, _HALF]], np.float32)
-
-
-class _Compass(tf.Module):
-    """`east` is (1, 0), `赤い` is (0, 1), and any other text has no word in it."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "query")])
-    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
-        east, north = (tf.cast(query == word, tf.float32) for word in ("east", "赤い"))
-        return {"embedding": tf.stack([east, north], axis=1)}
-
-
-def direction(words: tf.Tensor) -> tf.Tensor:
-    """Words to their sum, [R] or [R, n] strings to [R, 2]."""
-    words = tf.reshape(words, [tf.shape(words)[0], -1])
-    parts = [tf.reduce_sum(tf.cast(words == word, tf.float32), axis=1) for word in ("east", "赤い")]
-    return tf.stack(parts, axis=1)
-
-
-_TEXT, _NUMBER = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.float32)
-_PAST = tf.TensorSpec([None, None], tf.string)
-_WHO = {
-    "query": _TEXT, "country": _TEXT, "region": _TEXT, "language": _TEXT, "zip": _TEXT,
-    "latitude": _NUMBER, "longitude": _NUMBER,
-    "recent_searches": _PAST, "recent_shops": _PAST, "recent_titles": _PAST, "purchased_tags": _PAST,
-}  # fmt: skip
-
-
-class _Traveller(tf.Module):
-    """Goes where words of the query, the place and the latest events lead; north by latitude and east by longitude."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.serve = tf.function(self._serve).get_concrete_function(
-            **{name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in _WHO.items()}
-        )
-
-    def _serve(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        way = tf.zeros([tf.shape(inputs["query"])[0], 2])
-        for name, value in inputs.items():
-            if value.dtype == tf.string:
-                way += direction(value[:, :1] if name.startswith(("recent", "purchased")) else value)
-        degrees = tf.stack([inputs["longitude"], inputs["latitude"]], axis=1)
-        way += tf.where(tf.math.is_nan(degrees), 0.0, degrees)
-        return {"embedding": tf.math.l2_normalize(way, axis=1)}
-
-
-def make_run(directory: Path, tower: tf.Module | None = None, **settings: Any) -> Path:
-    export = directory / "export"
-    export.mkdir(parents=True)
-    (directory / "config.yaml").write_text("{}\n")
-    tower = tower or _Compass()
-    tf.saved_model.save(tower, str(export / "query_tower"), signatures={"serving_default": tower.serve})
-    products = {"product_id": [one for one, _ in PRODUCTS.values()], "title": [title for _, title in PRODUCTS.values()]}
-    tags = pa.array([["east", "of"], ["赤い"], None], pa.list_(pa.string()))
-    pq.write_table(pa.table({**products, "tags": tags}), export / "products.parquet")
-    for kind, rows in HISTORIES.items():
-        columns = {"user_id": [row[0] for row in rows], "timestamp": [NOW + timedelta(days=row[1]) for row in rows]}
-        columns |= {name: [row[2 + n] for row in rows] for n, name in enumerate(COLUMNS[kind])}
-        schema = pa.schema([("user_id", pa.string()), ("timestamp", pa.timestamp("us", "UTC"))])
-        for name in COLUMNS[kind]:
-            schema = schema.append(pa.field(name, pa.string()))
-        pq.write_table(pa.table(columns, schema), export / f"history_{kind}.parquet")
-    write_index(build_index(VECTORS, ExportConfig.model_validate(settings)), export / "index.faiss")
-    write_manifest(export, run_id="compass")
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -104,43 +21,96 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def compass(run: Path) -> Searcher:
+    return Searcher(run)
+
+
+@pytest.fixture(scope="module")
 def travels(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     """Search that depends on who asks."""
-    return Searcher(make_run(tmp_path_factory.mktemp("travels") / "run", _Traveller()))
+    return Searcher(make_run(tmp_path_factory.mktemp("travels") / "run", Traveller()))
 
 
-def hit(name: str, similarity: float) -> Hit:
-    return Hit(*PRODUCTS[name], pytest.approx(similarity, abs=1e-6))
+@pytest.fixture(scope="module")
+def rose_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rose(tmp_path_factory.mktemp("rose") / "run")
 
 
-def test_the_most_similar_products_come_first(run: Path) -> None:
-    searcher = Searcher(run)
-    assert searcher.search("east", 3) == [hit("east", 1), hit("north-east", _HALF), hit("north", 0)]
-    assert searcher.search("赤い", 2) == [hit("north", 1), hit("north-east", _HALF)]
+@pytest.fixture(scope="module")
+def rose(rose_run: Path) -> Searcher:
+    """24 products in a fan, with words, shops and prices."""
+    return Searcher(rose_run)
+
+
+def found(hits: list[Hit]) -> list[tuple[str, str, Any]]:
+    return [(hit.product_id, hit.title, hit.similarity) for hit in hits]
+
+
+def hit(name: str, similarity: float) -> tuple[str, str, Any]:
+    return (*PRODUCTS[name], pytest.approx(similarity, abs=1e-6))
+
+
+def ids(hits: list[Hit]) -> list[str]:
+    return [hit.product_id for hit in hits]
+
+
+def test_the_most_similar_products_come_first(compass: Searcher) -> None:
+    assert found(compass.search("east", 3)) == [hit("east", 1), hit("north-east", HALF), hit("north", 0)]
+    assert found(compass.search("赤い", 2)) == [hit("north", 1), hit("north-east", HALF)]
 
 
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_more_results_than_products(tmp_path: Path, index: str) -> None:
-    found = Searcher(make_run(tmp_path / "run", index=index)).search("east", 1_000)
-    assert found == [hit("east", 1), hit("north-east", _HALF), hit("north", 0)]
+    hits = Searcher(make_run(tmp_path / "run", index=index)).search("east", 1_000)
+    assert found(hits) == [hit("east", 1), hit("north-east", HALF), hit("north", 0)]
 
 
-@pytest.mark.parametrize("k", [0, -1])
-def test_k_below_1_is_refused(run: Path, k: int) -> None:
-    with pytest.raises(InputError, match=f"--k {k}: must be at least 1"):
-        Searcher(run).search("east", k)
+def test_a_hit_shows_the_product(rose: Searcher) -> None:
+    first, second = rose.search("east", 2)
+    assert first == Hit(
+        "p000", "<i>Chair</i> number 0", pytest.approx(1), pytest.approx(1), "赤い", None, "DE", None, 1, None
+    )
+    assert (second.shop_id, second.price, second.country, second.region) == ("east", 1.5, "US", "CA")
 
 
-@pytest.mark.parametrize("query", ["", " ", "?!"])
-def test_a_query_without_a_word_is_refused(run: Path, query: str) -> None:
+def test_a_catalogue_without_shops_and_prices_is_shown_without(compass: Searcher) -> None:
+    only = compass.search("east", 1)[0]
+    assert (only.shop_id, only.price, only.country, only.region) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("query", ["", " ", "?!", "…"])
+def test_a_query_without_a_word_is_refused(compass: Searcher, query: str) -> None:
     with pytest.raises(InputError, match="no word in it"):
-        Searcher(run).search(query)
+        compass.search(query)
 
 
-def test_a_query_that_is_not_text_is_refused(run: Path) -> None:
+def test_a_query_that_is_not_text_is_refused(compass: Searcher) -> None:
     """What a shell passes on that is not UTF-8 arrives as lone surrogates."""
     with pytest.raises(InputError, match=r"query 'ring .udcff': not valid UTF-8"):
-        Searcher(run).search("ring \udcff")
+        compass.search("ring \udcff")
+
+
+def test_space_around_words_is_nothing(travels: Searcher) -> None:
+    assert travels.search("  east\n", 1) == travels.search("east", 1)
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({"k": 0}, "k 0: must be at least 1"),
+        ({"k": -1}, "k -1: must be at least 1"),
+        ({"offset": -1}, "offset -1: must be at least 0"),
+        ({"min_similarity": 1.1}, "min_similarity 1.1: must be between -1 and 1"),
+        ({"min_similarity": float("nan")}, "min_similarity nan: must be between -1 and 1"),
+        ({"fusion": True}, "fusion: this export has no BM25 index (lexical/); export the run again"),
+        ({"recent_searches": "east"}, "recent_searches 'east': expected a list of texts"),
+        ({"exclude": "001"}, "exclude '001': expected a list of texts"),
+        ({"context": {"town": "Ulm"}}, "context town: unknown; known are country, region, language, zip, latitude, "
+         "longitude"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(travels: Searcher, about: dict[str, Any], expected: str) -> None:
+    assert refused(travels, **about) == expected
 
 
 # Who asks
@@ -182,25 +152,75 @@ def test_query_user_and_place_count_together(travels: Searcher) -> None:
     assert first(travels, "east") == "east", "the search before leaves nothing behind"
 
 
-def test_who_asks_is_refused_where_the_tower_would_not_look(run: Path) -> None:
-    assert refused(Searcher(run), user="bert") == (
-        "--user bert: this run's query tower has no history encoder (model.query_encoders)"
-    )
-    assert refused(Searcher(run), context={"country": "赤い"}) == (
-        "--country: this run's query tower has no location encoder (model.query_encoders)"
-    )
+@pytest.mark.parametrize(
+    ("past", "expected"),
+    [
+        ({"recent_searches": ["赤い", "east"]}, "north"),
+        ({"recent_searches": ["east", "赤い"]}, "east"),
+        ({"recent_shops": ["east"]}, "east"),
+        ({"purchased_products": ["2", "001"]}, "north"),  # by its tags
+        ({"purchased_products": ["gone"]}, "nowhere"),
+        ({"recent_searches": []}, "nowhere"),
+    ],
+)
+def test_a_history_can_come_with_the_request(travels: Searcher, past: dict[str, Any], expected: str) -> None:
+    assert first(travels, **past) == expected
 
 
-def refused(travels: Searcher, **who: Any) -> str:
+def test_what_comes_with_the_request_replaces_that_part_of_the_history(travels: Searcher) -> None:
+    assert first(travels, user="anna") == "east"
+    assert first(travels, user="anna", recent_searches=["赤い"]) == "north"
+    assert first(travels, user="anna", recent_searches=[]) == "nowhere"
+    assert first(travels, user="anna", purchased_products=["2"]) == "north-east", "the searches are still there"
+
+
+def test_clicked_products_bring_their_shops_and_titles(rose: Searcher) -> None:
+    texts = rose.reader.read(Request("lamp", clicked_products=["p004", "p001", "p003"], user="anna")).values
+    assert texts["recent_shops"] == ("赤い", "east", "")
+    assert texts["recent_titles"] == ("Lamp number 4", "Lamp number 1", "<i>Chair</i> number 3")
+    assert texts["recent_searches"] == ("赤い", "east")
+    own = rose.reader.read(Request("lamp", clicked_products=["p004"], recent_shops=["east"])).values
+    assert own["recent_shops"] == ("east",)
+
+
+def test_only_what_the_tower_reads_is_a_feature(rose: Searcher, compass: Searcher) -> None:
+    """So two people who look alike to the tower share what is cached."""
+    long = [f"search {number}" for number in range(20)]
+    short, longer = (rose.reader.read(Request("lamp", recent_searches=texts)) for texts in (long[:8], long))
+    assert short.values["recent_searches"] == tuple(long[:8])
+    assert short.digest == longer.digest
+    assert short.digest != rose.reader.read(Request("lamp", recent_searches=long[1:])).digest
+    assert list(compass.reader.read(Request("lamp")).values) == ["query"]
+
+
+def test_no_two_features_are_written_alike(rose: Searcher) -> None:
+    """Texts that only differ in where one ends and the next begins are different."""
+    pasts = (["a", "b"], ["a b"], ["a,b"], ["a', 'b"], ["ab", ""], [])
+    digests = {rose.reader.read(Request("lamp", recent_searches=past)).digest for past in pasts}
+    digests |= {rose.reader.read(Request("lamp", recent_shops=past)).digest for past in pasts}
+    assert len(digests) == 2 * len(pasts) - 1
+
+
+def test_unknown_products_are_named(rose: Searcher) -> None:
+    request = Request("lamp", clicked_products=["p001", "x"], purchased_products=["x", "y"])
+    assert rose.reader.unknown_products(request) == ["x", "y"]
+
+
+def test_who_asks_is_refused_where_the_tower_would_not_look(compass: Searcher) -> None:
+    assert refused(compass, user="bert") == "user bert: this run's query tower has no history encoder"
+    assert refused(compass, context={"country": "赤い"}) == "country: this run's query tower has no location encoder"
+    assert refused(compass, recent_shops=["1"]) == "recent_shops: this run's query tower has no history encoder"
+
+
+def refused(searcher: Searcher, **about: Any) -> str:
     with pytest.raises(InputError) as caught:
-        travels.search("east", **who)
+        searcher.search("east", **about)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_an_unknown_user_is_refused(travels: Searcher) -> None:
-    expected = "--user zoe: no events of this user before the end of training"
-    assert refused(travels, user="zoe") == expected
+    assert refused(travels, user="zoe") == "user zoe: no events of this user before the end of training"
 
 
 @pytest.mark.parametrize(
@@ -210,12 +230,162 @@ def test_an_unknown_user_is_refused(travels: Searcher) -> None:
         ({"latitude": 0.0, "longitude": -181}, "longitude -181: must be between -180 and 180 degrees"),
         ({"latitude": float("nan"), "longitude": 0.0}, "latitude nan: must be between -90 and 90 degrees"),
         ({"latitude": 0.0, "longitude": float("inf")}, "longitude inf: must be between -180 and 180 degrees"),
+        ({"latitude": "north", "longitude": 0.0}, "latitude north: must be between -90 and 90 degrees"),
         ({"latitude": 1.0}, "latitude and longitude: give both or neither"),
         ({"longitude": 1.0, "country": "US"}, "latitude and longitude: give both or neither"),
     ],
 )
 def test_bad_coordinates_are_refused(travels: Searcher, context: dict[str, Any], expected: str) -> None:
     assert refused(travels, context=context) == expected
+
+
+# What of the ranking
+
+
+def test_pages_are_one_ranking(rose: Searcher) -> None:
+    whole = ids(rose.search("east", NUM_DIRECTIONS))
+    assert whole == [f"p{number:03d}" for number in range(NUM_DIRECTIONS)]
+    for k, offset in ((5, 0), (5, 5), (7, 20), (3, NUM_DIRECTIONS)):
+        assert ids(rose.search("east", k, offset=offset)) == whole[offset : offset + k]
+
+
+@pytest.mark.parametrize("depth", [1, 4, 200])
+def test_pages_do_not_depend_on_how_deep_is_ranked(rose_run: Path, depth: int) -> None:
+    shallow = Searcher(rose_run, depth=depth)
+    assert ids(shallow.search("east", 3, offset=5)) == ["p005", "p006", "p007"]
+    assert ids(shallow.search("east", 2, exclude=["p000", "p001", "p004"])) == ["p002", "p003"]
+
+
+def test_excluded_products_make_room_for_others(rose: Searcher) -> None:
+    gone = ["p000", "p002", "unheard of"]
+    assert ids(rose.search("east", 3, exclude=gone)) == ["p001", "p003", "p004"]
+    assert ids(rose.search("east", 2, offset=2, exclude=gone)) == ["p004", "p005"]
+    assert rose.search("east", 3, exclude=[f"p{number:03d}" for number in range(NUM_DIRECTIONS)]) == []
+
+
+def test_the_threshold_leaves_out_what_is_less_similar(rose: Searcher) -> None:
+    """The cosine of 60° is the last one that is similar enough."""
+    hits = rose.search("east", 100, min_similarity=0.499)
+    assert ids(hits) == [f"p{number:03d}" for number in range(13)]
+    assert len(rose.search("east", 100)) == NUM_DIRECTIONS
+
+
+def test_the_configuration_says_what_negatives_stay_below(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert Searcher(run).threshold == 0.2
+    (run / "config.yaml").write_text("loss: {threshold_negative: 0.3}\n")
+    assert Searcher(run).threshold == 0.3
+    (run / "config.yaml").write_text("loss: {kind: softmax}\n")
+    assert Searcher(run).threshold is None, "a softmax trains no threshold"
+
+
+def test_fusion_is_that_of_both_rankings_by_hand(rose: Searcher, rose_run: Path) -> None:
+    lexical = BM25.load(rose_run / "export" / "lexical").search(["chair east"], NUM_DIRECTIONS)[0][0]
+    by_words = [int(row) for row in lexical if row >= 0]
+    assert by_words == list(range(0, NUM_DIRECTIONS, 3)), "the chairs"
+    way = np.array([7, 30]) / np.linalg.norm([7, 30])
+    similarity = directions() @ way
+    towers = np.argsort(-similarity).tolist()
+    assert len(set(np.round(similarity, 4))) == NUM_DIRECTIONS, "no ties"
+
+    def score(row: int) -> float:
+        lexical_part = 1 / (60 + by_words.index(row) + 1) if row in by_words else 0
+        return 1 / (60 + towers.index(row) + 1) + lexical_part
+
+    hits = rose.search("chair east", 10, fusion=True, context={"latitude": 30.0, "longitude": 7.0})
+    expected = sorted(range(NUM_DIRECTIONS), key=lambda row: -score(row))[:10]
+    assert [hit.score for hit in hits] == pytest.approx([score(row) for row in expected], rel=1e-6)
+    for one in hits:
+        row = int(one.product_id[1:])
+        assert one.score == pytest.approx(score(row), rel=1e-6)
+        assert one.towers_rank == towers.index(row) + 1
+        assert one.lexical_rank == (by_words.index(row) + 1 if row in by_words else None)
+        assert one.similarity == pytest.approx(similarity[row], abs=1e-5)
+
+
+def test_the_threshold_is_for_what_the_towers_find(rose: Searcher) -> None:
+    """What BM25 finds stays in: where words are rare, the towers are who errs."""
+    hits = rose.search("chair east", NUM_DIRECTIONS, fusion=True, min_similarity=0.99, context={"country": "east"})
+    by_towers = {hit.product_id for hit in hits if hit.towers_rank}
+    by_words = {hit.product_id for hit in hits if hit.lexical_rank}
+    assert by_towers == {"p000", "p001"}
+    assert by_words == {f"p{number:03d}" for number in range(0, NUM_DIRECTIONS, 3)}
+    for hit in hits:
+        assert hit.similarity == pytest.approx(directions()[int(hit.product_id[1:]), 0], abs=1e-5)
+
+
+def test_the_threshold_is_for_similarity_not_for_what_quality_adds(tmp_path: Path) -> None:
+    """UEPPR III-E, IV: p006 is boosted to the front, and p011 to where it is still not similar enough."""
+    quality = [0.0] * NUM_DIRECTIONS
+    quality[6], quality[11] = 0.5, 0.9
+    rose = Searcher(make_rose(tmp_path / "run", quality=quality))
+    assert rose.has_boosting
+    boosted = rose.search("east", 4)
+    assert ids(boosted) == ["p011", "p006", "p000", "p001"]
+    cosines = directions()[:, 0]
+    for hit in boosted:
+        row = int(hit.product_id[1:])
+        assert hit.similarity == pytest.approx(cosines[row], abs=1e-5)
+        assert hit.score == pytest.approx(cosines[row] + quality[row], abs=1e-5)
+    assert ids(rose.search("east", 4, min_similarity=0.8)) == ["p006", "p000", "p001", "p002"]
+    plain = rose.search("east", NUM_DIRECTIONS, boosted=False)
+    assert ids(plain) == [f"p{number:03d}" for number in range(NUM_DIRECTIONS)]
+    assert [hit.score for hit in plain] == pytest.approx(cosines.tolist(), abs=1e-5)
+
+
+def test_boosted_and_not_boosted_are_asked_together(tmp_path: Path) -> None:
+    rose = Searcher(make_rose(tmp_path / "run", quality=[*[0.0] * 5, 2.0, *[0.0] * 18]))
+    requests = [Request("east", 2, boosted=boosted, fusion=fusion) for boosted in (True, False) for fusion in (0, 1)]
+    answers = rose.search_many(requests)
+    assert [ids(hits)[0] for hits in (answers[0], answers[2])] == ["p005", "p000"]
+    assert answers == [rose.search_many([request])[0] for request in requests]
+
+
+def test_without_a_boosting_it_is_all_the_same(rose: Searcher) -> None:
+    one, other = (rose.question(Request("east", boosted=boosted)) for boosted in (True, False))
+    assert one.key == other.key, "and so is what is cached"
+
+
+# Many at once, and the cache
+
+
+def test_many_at_once_are_each_alone(rose: Searcher) -> None:
+    requests = [
+        Request("east", 3),
+        Request("赤い", 2, fusion=False),
+        Request("chair", 4, fusion=True),
+        Request("east", 3, user="anna"),
+        Request("east", 3, context={"latitude": 10.0, "longitude": 20.0}),
+        Request("east", 3, recent_searches=["赤い"] * 5),
+        Request("east", 2, offset=1, min_similarity=0.9),
+        Request("east", 3),
+    ]
+    together = rose.search_many(requests)
+    for request, hits in zip(requests, together, strict=True):
+        alone = rose.search_many([request])[0]
+        assert ids(hits) == ids(alone)
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=1e-6)
+    assert ids(together[0]) != ids(together[3])
+    assert rose.search_many([]) == []
+
+
+def test_what_is_cached_is_not_ranked_again(rose_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = Searcher(rose_run, cache=RankingCache("features"))
+    ranked: list[int] = []
+    rank = searcher.rank
+
+    def counted(questions: Any) -> Any:
+        ranked.append(len(questions))
+        return rank(questions)
+
+    monkeypatch.setattr(searcher, "rank", counted)
+    first_page = searcher.search_many([Request("east", 3), Request("east", 2), Request("赤い", 2)])
+    assert ranked == [2], "the first two are one question"
+    assert searcher.search_many([Request("east", 3), Request("east", 2), Request("赤い", 2)]) == first_page
+    assert ids(searcher.search("east", 4, offset=3, exclude=["p004"])) == ["p003", "p005", "p006", "p007"]
+    assert sum(ranked) == 2, "pages and exclusions are of the same ranking"
+    searcher.search("east", user="anna")
+    assert sum(ranked) == 3
 
 
 # What cannot be searched
@@ -234,3 +404,14 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
     index.write_bytes(content)
     with pytest.raises(InputError, match=f"{index}: differs from its SHA-256"):
         Searcher(tmp_path / "run")
+
+
+def test_an_export_of_another_run_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "run.json").write_text(json.dumps({"run_id": "compass"}))
+    Searcher(run)
+    (run / "run.json").write_text(json.dumps({"run_id": "another"}))
+    with pytest.raises(
+        InputError, match=r"an export of run compass, but .*run\.json says another; export this run again"
+    ):
+        Searcher(run)

@@ -35,8 +35,9 @@ def evaluate(
             "--against",
             metavar="A,B",
             help="Opponents, comma-separated: bm25, bm25_expanded (where a model generated queries), bm25_stemmed, "
-            "bm25_plain, category_popularity, popularity. "
-            "[default: the BM25s, and category_popularity where products have categories]",
+            "bm25_plain, random_walk, category_popularity, popularity, fusion (of the run and bm25), uepp_boost (where "
+            "the run is boosted). [default: uepp_boost where there is one, the BM25s, random_walk, and "
+            "category_popularity where products have categories]",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -4,6 +4,7 @@ Every system may see the query and who asks, the products, and only what was kno
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uepp.config import HistoryConfig, InteractionType
+from uepp.errors import InputError
 from uepp.features.raw import table_inputs
 from uepp.features.requests import RawRequests
 from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.analysis import Strength
 from uepp.lexical.bm25 import BM25, BM25Settings
+from uepp.lexical.fusion import fuse
+from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 from uepp.retrieval.index import search_exact
 
@@ -43,6 +47,24 @@ class Towers:
         return search_exact(vectors, self._vectors[:num_products], k)[0]
 
 
+class BoostedTowers:
+    """The run with its boosting: exact search over hydrated vectors (UEPPR IV)."""
+
+    def __init__(self, export: Path, history: HistoryConfig) -> None:
+        boosting = read_boosting(export)
+        if boosting is None:
+            raise InputError(f"{export}: has no boosting; make it with: uepp boost {export.parent}")
+        self._boosting = boosting
+        self._history = history
+        self._tower = load_tower(export / "query_tower")
+        self._vectors = boosting.products(read_vectors(export), 0)
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        """See `System`."""
+        vectors = self._boosting.queries(embed_queries(self._tower, requests, self._history))
+        return search_exact(vectors, self._vectors[:num_products], k)[0]
+
+
 class Lexical:
     """BM25 in one of its strengths.
 
@@ -65,6 +87,23 @@ class Lexical:
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
         return self.index.search(requests.queries, k, limit=num_products)[0]
+
+
+class Fusion:
+    """Several systems as one, by reciprocal ranks (`uepp.lexical.fusion`).
+
+    Args:
+        systems: to fuse, all with the same weight.
+        depth: results of each that count.
+    """
+
+    def __init__(self, systems: Sequence[System], depth: int) -> None:
+        self._systems = list(systems)
+        self._depth = depth
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        """See `System`."""
+        return fuse([system.rank(requests, self._depth, num_products) for system in self._systems], k)[0]
 
 
 class Popularity:

@@ -14,10 +14,13 @@ from uepp.metrics import NOT_FOUND, mean_over_days, recall_at, target_positions
 
 LABELS = {
     "uepp": "UEPPR (this run)",
+    "uepp_boost": "UEPPR boost (this run)",
     "bm25": "BM25, tuned",
     "bm25_expanded": "BM25, tuned, with generated queries",
     "bm25_stemmed": "BM25, stemmed",
     "bm25_plain": "BM25, plain",
+    "fusion": "UEPPR + tuned BM25 (RRF)",
+    "random_walk": "random walk",
     "category_popularity": "category + popularity",
     "popularity": "popularity",
 }
@@ -32,7 +35,7 @@ def evaluate(system: System, requests: Requests, segments: Segments, recall_at_k
         `{"all": {"recall@10": …, "num_requests": …, "num_queries": …}, "head": …, "torso", "tail", "non_repeat"}`.
         `non_repeat` keeps only targets that the user had never bought before, and requests that still have one.
     """
-    results = _Positions(system, requests, max(recall_at_ks))
+    results = Positions(system, requests, max(recall_at_ks))
     every = np.ones(len(requests), bool)
     scores = {"all": results.summary(requests.targets, every, recall_at_ks)}
     for name in NAMES:
@@ -41,8 +44,14 @@ def evaluate(system: System, requests: Requests, segments: Segments, recall_at_k
     return scores
 
 
-class _Positions:
-    """Positions of all targets in one system's rankings, ranked in parts of bounded memory."""
+class Positions:
+    """Positions of all targets in one system's rankings, ranked in parts of bounded memory.
+
+    Args:
+        system: ranks.
+        requests: with their targets.
+        width: places that count, the largest K.
+    """
 
     def __init__(self, system: System, requests: Requests, width: int) -> None:
         self._requests = requests
@@ -66,12 +75,17 @@ class _Positions:
             ranking, row_in_part[targets.request[pair]], targets.product_index[pair]
         )
 
+    def recall(self, targets: Targets, k: int) -> np.ndarray:
+        """Recall@K of each request, float64 [R], NaN without a target."""
+        return recall_at(k, self._positions[id(targets)], targets.request, len(self._requests))
+
     def summary(self, targets: Targets, is_in: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+        """Recall@K over some of the requests, bool [R], and how many these are."""
         has_target = np.bincount(targets.request, minlength=len(self._requests)) > 0
         counted = is_in & has_target
         summary: dict[str, float] = {}
         for k in ks:
-            recall = recall_at(k, self._positions[id(targets)], targets.request, len(self._requests))
+            recall = self.recall(targets, k)
             summary[f"recall@{k}"] = mean_over_days(np.where(counted, recall, np.nan), self._requests.day)
         queries = {query for query, keep in zip(self._requests.queries, counted, strict=True) if keep}
         return {**summary, "num_queries": len(queries), "num_requests": int(counted.sum())}

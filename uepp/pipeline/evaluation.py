@@ -13,19 +13,22 @@ from uepp.config import Config, load_config
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import validate, validate_events
 from uepp.errors import InputError
-from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, System, Towers
+from uepp.evaluation.baselines import BoostedTowers, CategoryPopularity, Fusion, Lexical, Popularity, System, Towers
+from uepp.evaluation.random_walk import RandomWalk
 from uepp.evaluation.recall import evaluate, without_nan
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.segments import assign_segments
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25Settings
 from uepp.pipeline.stored import generated_queries, read_run
+from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import open_export
 from uepp.runs.directory import announced
 
 _BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
 _EXPANDED = "bm25_expanded"
-OPPONENTS = (*_BM25S, _EXPANDED, "category_popularity", "popularity")
+_BOOSTED = "uepp_boost"
+OPPONENTS = (_BOOSTED, "fusion", *_BM25S, _EXPANDED, "random_walk", "category_popularity", "popularity")
 """Systems that `--against` takes."""
 
 
@@ -45,7 +48,8 @@ def evaluate_run(
         console: for progress.
         data: evaluate the report window of this data set instead of the run's own.
         events: evaluate every request of this events table.
-        against: opponents; none: the three BM25s, and category popularity where products have categories.
+        against: opponents; none: the run with boosting where it has some, the three BM25s, and category popularity
+            where products have categories.
         window: which of the run's own requests; those of selection are what something may have been tuned on.
     """
     export_dir = open_export(run_dir)
@@ -77,11 +81,12 @@ def evaluate_run(
 
 
 def _opponents(against: Sequence[str] | None, products: pa.Table, export_dir: Path) -> tuple[str, ...]:
-    has_generated = (export_dir / GENERATED).exists()
+    has_generated, has_boosting = (export_dir / GENERATED).exists(), (export_dir / BOOSTING).exists()
     if against is None:
         has_categories = products.column("category").null_count < products.num_rows
-        expanded = (_EXPANDED,) if has_generated else ()
-        return (*expanded, *_BM25S, "category_popularity") if has_categories else (*expanded, *_BM25S)
+        own = [name for name, is_there in ((_BOOSTED, has_boosting), (_EXPANDED, has_generated)) if is_there]
+        by_category = ("category_popularity",) if has_categories else ()
+        return (*own, *_BM25S, "random_walk", *by_category)
     for name in against:
         if name not in OPPONENTS:
             raise InputError(f"--against {name}: unknown system; known are {', '.join(OPPONENTS)}")
@@ -89,6 +94,10 @@ def _opponents(against: Sequence[str] | None, products: pa.Table, export_dir: Pa
             raise InputError(
                 f"--against {name}: {export_dir} has no generated queries; they come with the text encoder "
                 "of a run of uepp pretrain"
+            )
+        if name == _BOOSTED and not has_boosting:
+            raise InputError(
+                f"--against {name}: {export_dir} has no boosting; make it with: uepp boost {export_dir.parent}"
             )
     return tuple(against)
 
@@ -101,10 +110,16 @@ def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> 
 
     makers: dict[str, Callable[[], System]] = {
         "uepp": lambda: Towers(export_dir, config.history),
+        _BOOSTED: lambda: BoostedTowers(export_dir, config.history),
         "bm25": lambda: Lexical(products, "tuned", tuned("bm25")),
         _EXPANDED: lambda: Lexical(products, "tuned", tuned(_EXPANDED), generated_queries(export_dir)),
         "bm25_stemmed": lambda: Lexical(products, "stemmed"),
         "bm25_plain": lambda: Lexical(products, "plain"),
+        "fusion": lambda: Fusion(
+            [Towers(export_dir, config.history), Lexical(products, "tuned", tuned("bm25"))],
+            max(1_000, *config.evaluation.recall_at),
+        ),
+        "random_walk": lambda: RandomWalk(export_dir, products),
         "category_popularity": lambda: CategoryPopularity(export_dir, products, config.data.relevant_types),
         "popularity": lambda: Popularity(export_dir, products, config.data.relevant_types),
     }

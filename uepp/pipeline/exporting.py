@@ -15,6 +15,7 @@ from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.pipeline.stored import generated_queries, read_run
 from uepp.retrieval.export import rebuild_index, write_export
+from uepp.retrieval.operations import not_in_tensorflow_serving
 from uepp.runs.directory import announced
 from uepp.training.loop import restore
 
@@ -31,13 +32,15 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
     products = read_products(Path(facts["data"]))
     fitted = Fitted.load(run_dir / "features", config.features)
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
-    bm25 = {}
+    bm25, lexical = {}, None
     if tune:
         with announced(console, "tuning of BM25"):
             selection = load_requests(mined / "requests.parquet", "selection", products)
-            bm25["bm25"] = _tune_bm25(products, selection)
+            bm25["bm25"], lexical = _tune_bm25(products, selection)
             if generated is not None:
-                bm25["bm25_expanded"] = _tune_bm25(products, selection, generated)
+                bm25["bm25_expanded"], expanded = _tune_bm25(products, selection, generated)
+                if bm25["bm25_expanded"].get("recall@100", 0) > bm25["bm25"].get("recall@100", 0):
+                    lexical = expanded
     with announced(console, "export"):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
@@ -48,27 +51,37 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
             products=products,
             mined=mined,
             bm25=bm25,
+            lexical=lexical,
             generated=generated,
             run_id=facts["run_id"],
         )
+        for tower in ("query_tower", "product_tower"):
+            if missing := not_in_tensorflow_serving(run_dir / "export" / tower):
+                console.print(f"  note: TensorFlow Serving lacks operations of {tower}: {', '.join(missing)}")
 
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:
     """Give an existing export another index; without an export, make one with it."""
     config, _, _ = read_run(run_dir)
     config = load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
-    save_config(config, run_dir / "config.yaml")
     if (run_dir / "export").is_dir():
         with announced(console, f"index: {index}"):
             rebuild_index(run_dir / "export", config.export)
+        # only now: an index that does not fit the data leaves it as it was
+        save_config(config, run_dir / "config.yaml")
     else:
+        save_config(config, run_dir / "config.yaml")
         export(run_dir, console)
 
 
-def _tune_bm25(products: pa.Table, selection: Requests, generated: pa.Table | None = None) -> dict[str, Any]:
+def _tune_bm25(
+    products: pa.Table, selection: Requests, generated: pa.Table | None = None
+) -> tuple[dict[str, Any], BM25]:
+    """Chosen settings for `bm25.json`, and the index that has them."""
     index = BM25.build(lexical_texts(products, generated), "tuned")
     if not len(selection):
-        return {"strength": "tuned", "k1": index.settings.k1, "b": index.settings.b, "weights": index.settings.weights}
+        start = index.settings
+        return {"strength": "tuned", "k1": start.k1, "b": start.b, "weights": start.weights}, index
     limit = int(selection.num_products.max())
     requests = list(zip(selection.queries, selection.target_lists(), strict=True))
-    return index.tune(requests, limit=limit)
+    return index.tune(requests, limit=limit), index

@@ -1,6 +1,7 @@
 """The export of a run: two SavedModels that take raw strings, vectors, the index, and a manifest."""
 
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ import tensorflow as tf
 import uepp
 from uepp.artifacts import atomic_directory, check_manifest, read_json, write_json, write_manifest
 from uepp.config import Config, ExportConfig
+from uepp.data.places import write_last_places
 from uepp.errors import InputError
 from uepp.features.fitted import Fitted
 from uepp.features.graph import load_neighbors
 from uepp.features.inputs import ProductFeatures, QueryFeatures
 from uepp.features.text_encoder import GENERATED
+from uepp.lexical.bm25 import BM25
 from uepp.model.towers import Tower, TwoTower
-from uepp.retrieval.embed import load_tower, read_vectors, write_vectors
-from uepp.retrieval.index import build_index, write_index
+from uepp.retrieval.embed import load_tower, write_vectors
+from uepp.retrieval.product_index import carried_point, write_product_index
 
 _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
+
+LEXICAL = "lexical"
+"""Folder of the BM25 index that rankings of the towers can be fused with."""
 
 
 class TowerModule(tf.Module):
@@ -56,6 +62,7 @@ def write_export(
     bm25: dict[str, dict[str, Any]],
     generated: pa.Table | None,
     run_id: str,
+    lexical: BM25 | None = None,
 ) -> None:
     """Write `export/`, whole or not at all.
 
@@ -69,6 +76,7 @@ def write_export(
         bm25: settings of each tuned BM25 by name, chosen on the selection window.
         generated: queries that a model generated for the products; none: there are none.
         run_id: of the run; the manifest repeats it.
+        lexical: the BM25 to fuse with at serving; none: no fusion.
     """
     with atomic_directory(directory) as folder:
         modules = {
@@ -86,9 +94,11 @@ def write_export(
         fitted.save(folder)
         for name, settings in bm25.items():
             write_json(folder / f"{name}.json", settings)
+        if lexical is not None:
+            lexical.save(folder / LEXICAL)
         if generated is not None:
             pq.write_table(generated, folder / GENERATED)
-        _write_index(folder, config.export)
+        write_product_index(folder, config.export.index, carried_point(directory, folder))
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
 
 
@@ -109,6 +119,7 @@ def _copy_context(mined: Path, folder: Path) -> None:
     for name in _CONTEXT_TABLES:
         shutil.copyfile(mined / f"{name}.parquet", folder / f"{name}.parquet")
     shutil.copyfile(mined / "windows.json", folder / "windows.json")
+    write_last_places(mined, folder)
     train_end = pa.scalar(datetime.fromisoformat(read_json(mined / "windows.json")["train_end"]))
     for name in _HISTORY_TABLES:
         history = pq.read_table(mined / f"{name}.parquet")
@@ -116,19 +127,31 @@ def _copy_context(mined: Path, folder: Path) -> None:
         pq.write_table(history.filter(is_before), folder / f"{name}.parquet")
 
 
-def rebuild_index(directory: Path, config: ExportConfig) -> None:
-    """Build another index over the vectors of an export; everything else stays as it is."""
+def rebuild_index(
+    directory: Path,
+    config: ExportConfig,
+    change: Callable[[Path], None] | None = None,
+    *,
+    tuned: dict[str, Any] | None = None,
+    built: Path | None = None,
+) -> None:
+    """Build another index over the vectors of an export; everything else stays as it is.
+
+    Args:
+        directory: the export.
+        config: of the index.
+        change: done to the new folder before its index is built (boosting comes or goes).
+        tuned: operating point that was tuned for these vectors; none: the one that the export has, if it still holds.
+        built: file of this very index, built before; none: build it.
+    """
     manifest = check_manifest(directory)
     manifest.pop("files")
     with atomic_directory(directory) as folder:
         shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        _write_index(folder, config)
+        if change is not None:
+            change(folder)
+        write_product_index(folder, config.index, tuned or carried_point(directory, folder), built)
         write_manifest(folder, **manifest)
-
-
-def _write_index(folder: Path, config: ExportConfig) -> None:
-    write_index(build_index(read_vectors(folder), config), folder / "index.faiss")
-    write_json(folder / "serving.json", {"index": config.model_dump(mode="json")})
 
 
 def check_is_run(run_dir: Path) -> None:

@@ -1,22 +1,31 @@
-"""Search: a query and who asks in, products with their similarity out."""
+"""Search: a query and who asks in, products with their similarity out (UEPPR V)."""
 
-from dataclasses import dataclass, replace
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import tensorflow as tf
 
+from uepp.artifacts import MANIFEST, read_json
 from uepp.config import load_config
-from uepp.data.histories import KINDS, history_path
 from uepp.errors import InputError
-from uepp.features.raw import COORDINATES, PLACE
-from uepp.features.requests import PastEvents, RawRequests, load_past_events
-from uepp.features.text import normalize
-from uepp.retrieval.embed import embed_queries, load_tower, tower_inputs
-from uepp.retrieval.export import open_export
-from uepp.retrieval.index import read_index
+from uepp.lexical.bm25 import BM25
+from uepp.retrieval.boosting import read_boosting
+from uepp.retrieval.embed import load_tower, tower_inputs
+from uepp.retrieval.export import LEXICAL, open_export
+from uepp.retrieval.product_index import ProductIndex
+from uepp.retrieval.vectors import ProductVectors
+from uepp.serving.cache import RankingCache
+from uepp.serving.catalogue import Catalogue
+from uepp.serving.people import People
+from uepp.serving.ranking import Question, Ranking, depth_of, fused, of_towers
+from uepp.serving.requests import FeatureReader, Request
+
+_AT_ONCE = 256  # requests in one call of the tower
 
 
 @dataclass(frozen=True)
@@ -27,114 +36,212 @@ class Hit:
         product_id: id of the product.
         title: its title.
         similarity: cosine of query and product, in [-1, 1].
+        score: what ranks: similarity and what quality adds, or with fusion the sum of reciprocal ranks.
+        shop_id: of the product, as the next three; none: unknown.
+        price: in the catalogue's currency.
+        country: where it is.
+        region: likewise.
+        towers_rank: rank among what the towers found, from 1; none: they did not.
+        lexical_rank: rank among what BM25 found, from 1; none: it did not, or was not asked.
     """
 
     product_id: str
     title: str
     similarity: float
+    score: float
+    shop_id: str | None = None
+    price: float | None = None
+    country: str | None = None
+    region: str | None = None
+    towers_rank: int | None = None
+    lexical_rank: int | None = None
+
+
+def _ignore(part: str, seconds: float) -> None:
+    """Nobody wants to know how long it took."""
 
 
 class Searcher:
-    """A run's query tower, index and product titles, loaded once.
+    """A run's export, loaded once: query tower, index, BM25, products and people.
 
     Args:
         run_dir: a run with an export; its manifest is checked.
+        cache: of rankings; none: each is computed.
+        depth: products that are ranked and cached for a request, at least.
+        observe: is told the seconds of each part of the work: features, tower, index, lexical, hits.
+
+    Attributes:
+        manifest: of the export.
+        reader: what the query tower reads of requests.
+        people: whose histories the export has.
+        catalogue: its products.
+        index: over the product vectors.
+        observe: as given; may be changed.
+        has_boosting: whether quality counts (UEPPR IV).
+        threshold: ε of negatives: training leaves them alone below this similarity (UEPPR III-E); none: another loss.
+
+    Raises:
+        InputError: not a run, not exported, a file that differs from the manifest, or an export of another run.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        cache: RankingCache | None = None,
+        depth: int = 200,
+        observe: Callable[[str, float], None] = _ignore,
+    ) -> None:
         export = open_export(run_dir)
+        self.manifest: dict[str, Any] = read_json(export / MANIFEST)
+        _refuse_other_run(run_dir, self.manifest)
+        config = load_config(str(run_dir / "config.yaml"))
+        self.threshold = config.loss.threshold_negative if config.loss.kind == "hinge" else None
         self._query_tower = load_tower(export / "query_tower")
-        self._index = read_index(export / "index.faiss")
-        self._export = export
-        self._history = load_config(str(run_dir / "config.yaml")).history
-        self._products = pq.read_table(export / "products.parquet")
-        self._people: _People | None = None
+        self.index = ProductIndex.open(export)
+        self._vectors = ProductVectors.open(export)
+        self.has_boosting = read_boosting(export) is not None
+        self._lexical = BM25.load(export / LEXICAL) if (export / LEXICAL).is_dir() else None
+        self.catalogue = Catalogue(export)
+        self.people = People(export, self.catalogue.products)
+        names = tower_inputs(self._query_tower)
+        self.reader = FeatureReader(names, config.history, self.people, self.catalogue)
+        self._cache = cache
+        self._depth = depth
+        self.observe = observe
 
-    def search(
-        self, query: str, k: int = 10, *, user: str | None = None, context: dict[str, str | float] | None = None
-    ) -> list[Hit]:
-        """The k most similar products, best first; fewer where the catalogue is smaller.
+    @property
+    def has_lexical(self) -> bool:
+        """Whether there is a BM25 to fuse with."""
+        return self._lexical is not None
+
+    def search(self, query: str, k: int = 10, **about: Any) -> list[Hit]:
+        """The k best products, best first; fewer where the catalogue is smaller or the threshold leaves out some.
 
         Args:
             query: text.
             k: results.
-            user: id of a person; what they did before the end of training is their history.
-            context: where they are: any of country, region, language, zip, latitude, longitude (degrees).
+            about: who asks and what is wanted: the other attributes of `Request`.
 
         Raises:
-            InputError: k is below 1, the query is not UTF-8 or holds no word, the user or a key of the context is
-                unknown, a coordinate is missing or out of range, or the query tower reads neither people nor places.
+            InputError: see `question`.
         """
-        if k < 1:
-            raise InputError(f"--k {k}: must be at least 1")
-        try:
-            query.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"query {query!r}: not valid UTF-8") from None
-        if not normalize(tf.constant(query)).numpy():
-            raise InputError(f"query {query!r}: no word in it; give letters or digits")
-        self._refuse_unread(user, context)
-        request = RawRequests([query], _context_table(context) if context else None)
-        if user is not None:
-            if self._people is None:
-                self._people = _load_people(self._export, self._products)
-            request = replace(request, pointers=self._people.pointers(user), past=self._people.past)
-        vectors = embed_queries(self._query_tower, request, self._history)
-        similarity, rows = self._index.search(vectors, min(k, self._products.num_rows))
-        found = rows[0][rows[0] >= 0]  # an approximate index may return fewer, marked -1
-        products = self._products.take(found).to_pylist()
+        return self.search_many([Request(query, k, **about)])[0]
+
+    def search_many(self, requests: Sequence[Request]) -> list[list[Hit]]:
+        """The hits of each request; those that the cache does not know are ranked together."""
+        questions = [self.question(request) for request in requests]
+        rankings: dict[Any, Ranking] = {}
+        missing: dict[Any, tuple[Request, Question]] = {}
+        answers: list[Ranking | None] = []
+        for request, question in zip(requests, questions, strict=True):
+            found = None if self._cache is None else self._cache.get(request, question)
+            answers.append(None if found is None else found.ranking)
+            if found is None:
+                missing.setdefault(question.key, (request, question))
+        ranked = self.rank([question for _, question in missing.values()])
+        for (request, question), ranking in zip(missing.values(), ranked, strict=True):
+            rankings[question.key] = ranking
+            if self._cache is not None:
+                self._cache.put(request, question, ranking)
         return [
-            Hit(product["product_id"], product["title"], float(value))
-            for product, value in zip(products, similarity[0], strict=False)
+            self.hits(request, rankings[question.key] if answer is None else answer)
+            for request, question, answer in zip(requests, questions, answers, strict=True)
         ]
 
-    def _refuse_unread(self, user: str | None, context: dict[str, str | float] | None) -> None:
-        """Raise `InputError` for what the query tower would not look at."""
-        names = set(tower_inputs(self._query_tower))
-        if user is not None and not names - {"query", *PLACE}:
-            raise InputError(f"--user {user}: this run's query tower has no history encoder (model.query_encoders)")
-        if context and not names & set(PLACE):
-            given = ", ".join(context)
-            raise InputError(f"--{given}: this run's query tower has no location encoder (model.query_encoders)")
+    def question(self, request: Request) -> Question:
+        """What a request comes down to, with everything looked up that its ranking depends on.
+
+        Raises:
+            InputError: k below 1, an offset below 0, a similarity that is none, fusion without BM25, or what
+                `FeatureReader.read` refuses.
+        """
+        if request.k < 1:
+            raise InputError(f"k {request.k}: must be at least 1")
+        if request.offset < 0:
+            raise InputError(f"offset {request.offset}: must be at least 0")
+        threshold = request.min_similarity
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise InputError(f"min_similarity {threshold}: must be between -1 and 1")
+        if request.fusion and self._lexical is None:
+            raise InputError("fusion: this export has no BM25 index (lexical/); export the run again")
+        with self._timed("features"):
+            features = self.reader.read(request)
+        needed = request.offset + request.k + len(set(request.exclude))
+        depth = depth_of(needed, self._depth, len(self.catalogue))
+        return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold)
+
+    def rank(self, questions: Sequence[Question]) -> list[Ranking]:
+        """Answer questions by one call of the tower, and one search of the index for each depth that is asked for."""
+        parts = [questions[begin : begin + _AT_ONCE] for begin in range(0, len(questions), _AT_ONCE)]
+        return [ranking for part in parts for ranking in self._rank(part)]
+
+    def hits(self, request: Request, ranking: Ranking) -> list[Hit]:
+        """The page of a ranking that a request wants, without what it excludes."""
+        with self._timed("hits"):
+            excluded = [self.catalogue.row(product) for product in request.exclude]
+            places = np.flatnonzero(~np.isin(ranking.rows, excluded))[request.offset : request.offset + request.k]
+            return [
+                Hit(
+                    **product,
+                    similarity=similarity,
+                    score=score,
+                    towers_rank=towers_rank or None,
+                    lexical_rank=lexical_rank or None,
+                )
+                for product, similarity, score, towers_rank, lexical_rank in zip(
+                    self.catalogue.shown(ranking.rows[places]),
+                    ranking.similarities[places].tolist(),
+                    ranking.scores[places].tolist(),
+                    ranking.towers_ranks[places].tolist(),
+                    ranking.lexical_ranks[places].tolist(),
+                    strict=True,
+                )
+            ]
+
+    def warm_up(self, batch_size: int) -> None:
+        """Read and try all that is lazy, so that the first real request does not wait for it."""
+        self.people.load()
+        question = self.question(Request("warm up", fusion=self.has_lexical))
+        self.rank([question])
+        self.rank([question] * batch_size)
+
+    def _rank(self, questions: Sequence[Question]) -> list[Ranking]:
+        with self._timed("tower"):
+            inputs = self.reader.inputs([question.features for question in questions])
+            vectors = self._query_tower(**inputs)["embedding"].numpy()
+        alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for number, question in enumerate(questions):
+            alike[question.depth, question.boosted].append(number)
+        rankings: dict[int, Ranking] = {}
+        for (depth, boosted), numbers in alike.items():
+            with self._timed("index"):
+                found = self.index.search(vectors[numbers], depth, boosted=boosted)
+            for row, number in enumerate(numbers):
+                rankings[number] = of_towers(
+                    found.rows[row], found.scores[row], found.similarities[row], questions[number].min_similarity
+                )
+        for number, question in enumerate(questions):
+            if question.fusion and self._lexical is not None:
+                with self._timed("lexical"):
+                    rows = self._lexical.search([question.features.query], question.depth)[0][0]
+                    rows = rows[rows >= 0].astype(np.int64)
+                    similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
+                    rankings[number] = fused(rankings[number], rows, similarities, question.depth)
+        return [rankings[number] for number in range(len(questions))]
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.observe(part, time.perf_counter() - begin)
 
 
-@dataclass(frozen=True)
-class _People:
-    """Histories of an export by user.
-
-    Attributes:
-        past: the history tables as texts.
-        edges: for each kind, a user's first row and the row after the last.
-    """
-
-    past: PastEvents
-    edges: dict[str, dict[str, tuple[int, int]]]
-
-    def pointers(self, user: str) -> dict[str, np.ndarray]:
-        if not any(user in edges for edges in self.edges.values()):
-            raise InputError(f"--user {user}: no events of this user before the end of training")
-        return {kind: np.array([edges.get(user, (0, 0))], np.int64) for kind, edges in self.edges.items()}
-
-
-def _load_people(export: Path, products: pa.Table) -> _People:
-    edges = {}
-    for kind in KINDS:
-        users = pq.read_table(history_path(export, kind), columns=["user_id"]).column("user_id").to_pylist()
-        first = {user: row for row, user in reversed(list(enumerate(users)))}
-        last = {user: row + 1 for row, user in enumerate(users)}
-        edges[kind] = {user: (row, last[user]) for user, row in first.items()}
-    return _People(load_past_events(export, products), edges)
-
-
-def _context_table(context: dict[str, str | float]) -> pa.Table:
-    for name in context:
-        if name not in PLACE:
-            raise InputError(f"context {name}: unknown; known are {', '.join(PLACE)}")
-    for name, limit in (("latitude", 90), ("longitude", 180)):
-        value = context.get(name)
-        if value is not None and not -limit <= float(value) <= limit:
-            raise InputError(f"{name} {value}: must be between -{limit} and {limit} degrees")
-    if ("latitude" in context) != ("longitude" in context):
-        raise InputError("latitude and longitude: give both or neither")
-    types = {name: pa.float64() if name in COORDINATES else pa.string() for name in PLACE}
-    return pa.table({name: pa.array([context.get(name)], kind) for name, kind in types.items()})
+def _refuse_other_run(run_dir: Path, manifest: dict[str, Any]) -> None:
+    path = run_dir / "run.json"
+    own = read_json(path).get("run_id") if path.exists() else manifest.get("run_id")
+    if manifest.get("run_id") != own:
+        raise InputError(
+            f"{run_dir / 'export' / MANIFEST}: an export of run {manifest.get('run_id')}, but {path} says {own}; "
+            "export this run again"
+        )

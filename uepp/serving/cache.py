@@ -1,0 +1,116 @@
+"""A cache of rankings, with both keys of UEPPR V.
+
+* `user`: who asks (user and session id), the query and the place, kept for a short time. It answers what a person asks
+  again though they have clicked something since, so going back to a page shows the same page; but what they did in
+  between counts only when the time is over.
+* `features`: a hash of everything that the query tower reads, kept for long. It never answers with anything but what
+  would be computed now, and people who look alike to the tower share it.
+* `layered`: `user`, and where that knows nothing, `features`.
+
+Requests that name nobody are kept by their features under every strategy: an answer made for one person is never
+another's, unless the tower sees no difference.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from cachetools import TTLCache
+
+from uepp.serving.ranking import Question, Ranking
+from uepp.serving.requests import Request
+
+Layer = Literal["user", "features"]
+Strategy = Literal["features", "user", "layered", "none"]
+_LAYERS: dict[Strategy, tuple[Layer, ...]] = {
+    "features": ("features",),
+    "user": ("user",),
+    "layered": ("user", "features"),
+    "none": (),
+}
+
+
+class Found(NamedTuple):
+    """A ranking from the cache.
+
+    Attributes:
+        ranking: the answer.
+        layer: which layer knew it.
+        age_seconds: since it was computed.
+        is_stale: whether it was computed for other features than those of now: of `user` only.
+    """
+
+    ranking: Ranking
+    layer: Layer
+    age_seconds: float
+    is_stale: bool
+
+
+@dataclass(frozen=True)
+class _Entry:
+    ranking: Ranking
+    digest: bytes
+    computed: float
+
+
+class RankingCache:
+    """Rankings by who asks, by features, or by both; for several threads.
+
+    Args:
+        strategy: which layers there are.
+        size: rankings in each; the one that was asked for longest ago goes first.
+        user_ttl_seconds: how long a ranking stays in the layer `user`.
+        features_ttl_seconds: how long in `features`.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy = "features",
+        *,
+        size: int = 10_000,
+        user_ttl_seconds: float = 60.0,
+        features_ttl_seconds: float = 3_600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        seconds: dict[Layer, float] = {"user": user_ttl_seconds, "features": features_ttl_seconds}
+        self._layers: dict[Layer, TTLCache[Hashable, _Entry]] = {
+            layer: TTLCache(size, seconds[layer], timer=clock) for layer in _LAYERS[strategy]
+        }
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    @property
+    def sizes(self) -> dict[Layer, int]:
+        """Rankings in each layer; some may have had their time."""
+        with self._lock:
+            return {layer: len(kept) for layer, kept in self._layers.items()}
+
+    def get(self, request: Request, question: Question) -> Found | None:
+        """The ranking of a question, if a layer has it; what `features` knows, `user` then knows too."""
+        keys = self._keys(request, question)
+        with self._lock:
+            for layer, kept in self._layers.items():
+                entry = kept.get(keys[layer])
+                if entry is not None:
+                    is_stale = entry.digest != question.features.digest
+                    if layer == "features" and "user" in self._layers:
+                        self._layers["user"][keys["user"]] = entry
+                    return Found(entry.ranking, layer, self._clock() - entry.computed, is_stale)
+        return None
+
+    def put(self, request: Request, question: Question, ranking: Ranking) -> None:
+        """Keep a ranking that was just computed."""
+        keys = self._keys(request, question)
+        with self._lock:
+            entry = _Entry(ranking, question.features.digest, self._clock())
+            for layer, kept in self._layers.items():
+                kept[keys[layer]] = entry
+
+    @staticmethod
+    def _keys(request: Request, question: Question) -> dict[Layer, Hashable]:
+        place = tuple(sorted(request.context.items()))
+        by_user = (request.who, question.features.query, place, *question.options)
+        return {"user": question.key if request.who is None else by_user, "features": question.key}
