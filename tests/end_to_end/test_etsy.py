@@ -43,21 +43,21 @@ def train(data: Path, run: Path) -> None:
     import tensorflow as tf
     from rich.console import Console
 
-    from uepp import pipeline
+    from uepp.pipeline import training
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_REPLICAS)
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(NUM_REPLICAS)])
-    pipeline.choose_strategy = lambda: strategy
+    training.choose_strategy = lambda: strategy
     results = []
-    fit = pipeline.fit
+    fit = training.fit
 
     def keep_result(*arguments: Any, **options: Any) -> Any:
         results.append(fit(*arguments, **options))
         return results[-1]
 
-    pipeline.fit = keep_result
-    pipeline.train(shrunk(data), run, Console(stderr=True), verbose=0)
+    training.fit = keep_result
+    training.train(shrunk(data), run, Console(stderr=True), verbose=0)
     distance = {}
     for variable in results[0].model.variables:
         first, *others = (copy.numpy().astype(float) for copy in strategy.experimental_local_results(variable))

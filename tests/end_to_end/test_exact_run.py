@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from uepp import pipeline
 from uepp.config import Config, load_config
 from uepp.data import marketplace
+from uepp.pipeline import training
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -53,8 +53,8 @@ def train(data: Path, run: Path, num_replicas: int, resume: bool) -> None:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
         strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(num_replicas)])
-        pipeline.choose_strategy = lambda: strategy
-    pipeline.train(everything_on(data), run, Console(quiet=True), resume=resume, verbose=0)
+        training.choose_strategy = lambda: strategy
+    training.train(everything_on(data), run, Console(quiet=True), resume=resume, verbose=0)
 
 
 def start(data: Path, run: Path, num_replicas: int = 1, resume: bool = False, **env: str) -> subprocess.Popen[str]:

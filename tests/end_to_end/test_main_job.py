@@ -25,7 +25,7 @@ import tensorflow as tf
 import yaml
 from as_of import COORDINATES, NUMBERS, PLACE_NAMES, inputs_of, requests_in
 
-from uepp import cli
+from uepp import cli, pipeline
 from uepp.config import HistoryConfig
 from uepp.evaluation.requests import load_requests
 from uepp.features.requests import RawRequests

@@ -23,6 +23,7 @@ from uepp.config import Config, load_config
 from uepp.data import marketplace
 from uepp.data.schema import read_products
 from uepp.errors import InputError
+from uepp.pipeline import training
 
 ROOT = Path(__file__).parents[2]
 QUIET = Console(quiet=True)
@@ -59,15 +60,15 @@ def train_on_two(data: Path, encoder: Path, run: Path) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-    pipeline.choose_strategy = lambda: strategy
+    training.choose_strategy = lambda: strategy
     kept = []
-    fit = pipeline.fit
+    fit = training.fit
 
     def keep_result(*arguments: Any, **options: Any) -> Any:
         kept.append(fit(*arguments, **options))
         return kept[-1]
 
-    pipeline.fit = keep_result
+    training.fit = keep_result
     pipeline.train(settings("trainable", data, encoder), run, QUIET, verbose=0)
     before = tf.saved_model.load(str(encoder / "model")).trainable_variables
     apart, moved = [], []
