@@ -1,10 +1,10 @@
-"""`uepp export`."""
+"""`uepp export` and `uepp tune`."""
 
 from typing import Annotated
 
 import typer
 
-from uepp.cli.app import RunArgument, app, progress_console, say, working
+from uepp.cli.app import JsonOption, RunArgument, app, print_json, progress_console, result_console, say, working
 from uepp.index_families import FAMILIES
 
 
@@ -16,8 +16,8 @@ def export(
         typer.Option(
             "--index",
             metavar="SPEC",
-            help=f"{', '.join(FAMILIES)}, with parameters where wanted: hnsw:neighbors=32,ef_search=256; or auto: by "
-            "the number of products. [default: export.index]",
+            help=f"{', '.join(FAMILIES)}, with parameters where wanted: hnsw:neighbors=32,ef_search=256; or auto: what "
+            "uepp tune chose, else by the number of products. [default: export.index]",
         ),
     ] = None,
 ) -> None:
@@ -30,3 +30,39 @@ def export(
         else:
             pipeline.export_index(run, index, progress_console)
     say("Export: ", (str(run / "export"), "bold"))
+
+
+@app.command()
+def tune(
+    run: RunArgument,
+    budget_ms: Annotated[
+        float, typer.Option("--budget-ms", help="p99 of a query alone on one thread, without the tower.")
+    ] = 20.0,
+    at: Annotated[int, typer.Option("--at", help="K: results that have to be found.")] = 1_000,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Operating points measured, earlier calls' too.")] = 60,
+    families: Annotated[
+        str | None, typer.Option("--families", metavar="A,B", help=f"Of {', '.join(FAMILIES)}. [default: all]")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Begin no trial after so many.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the index and its parameters on the selection window, and serve with them.
+
+    The highest overlap with exact search within the time, by black-box optimisation over families and parameters; then
+    a comparison with Faiss' defaults on requests that nothing was tuned on. Called again it goes on where it was.
+    """
+    from uepp import pipeline
+
+    with working():
+        names = None if families is None else [name.strip() for name in families.split(",") if name.strip()]
+        result = pipeline.tune(
+            run, progress_console, budget_ms=budget_ms, at=at, num_trials=trials, families=names, seconds=seconds
+        )
+    if as_json:
+        print_json(result)
+        return
+    from uepp.retrieval.ann_report import print_result
+
+    print_result(result, result_console)
+    say("\nServes with: ", (result["chosen"], "bold"))
+    say("Report: ", (str(run / "tuning" / "report.md"), "bold"), "   (report.json, pareto.svg, trials.jsonl)")

@@ -1,0 +1,230 @@
+"""`uepp tune` on a run whose towers are stand-ins: a query's text is its vector."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+import yaml
+
+from uepp import cli
+from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
+from uepp.config import ExportConfig
+from uepp.index_families import FAMILIES, parse_spec
+from uepp.retrieval.boosting import write_boosting
+from uepp.retrieval.export import rebuild_index
+from uepp.retrieval.index import search_exact
+from uepp.retrieval.product_index import ProductIndex
+
+T = datetime(2024, 5, 1, tzinfo=UTC)
+N, DIM, AT = 900, 8, 20
+_TIMESTAMP = pa.timestamp("us", "UTC")
+_STRINGS = pa.list_(pa.string())
+_POINTERS = [f"{kind}_{edge}" for kind in ("searches", "clicks", "purchases") for edge in ("begin", "end")]
+
+
+class QueryTower(tf.Module):
+    """A query is the numbers of its vector."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
+    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = tf.strings.to_number(tf.strings.split(query).to_tensor("0"))
+        return {"embedding": tf.math.l2_normalize(tf.reshape(numbers, [-1, DIM]), axis=1)}
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_run(run: Path) -> Path:
+    """900 products around thirty directions, 240 requests of two windows, each with one purchase."""
+    rng = np.random.default_rng(3)
+    centers = unit(rng.standard_normal((30, DIM)))
+    vectors = unit(centers[rng.integers(0, 30, N)] + 0.3 * rng.standard_normal((N, DIM)))
+    export, mined = run / "export", run / "mined" / "0123"
+    (export / "vectors").mkdir(parents=True)
+    mined.mkdir(parents=True)
+    (run / "checkpoints").mkdir()
+    (run / "config.yaml").write_text("{}\n")
+    write_json(run / "run.json", {"run_id": "run 5", "mined": "0123", "data": str(run)})
+    ids = [f"{row:04}" for row in range(N)]
+    products = {"product_id": ids, "title": [f"product {row}" for row in range(N)]}
+    products |= {"tags": pa.array([[]] * N, _STRINGS), "shop_id": pa.nulls(N, pa.string())}
+    products |= {"created_at": pa.nulls(N, _TIMESTAMP)}
+    pq.write_table(pa.table(products), export / "products.parquet")
+    rows = []
+    for number in range(240):
+        query = centers[number % 30] + 0.3 * rng.standard_normal(DIM)
+        bought = [ids[row] for row in rng.choice(np.argsort(-(vectors @ query))[:AT], 1)]
+        day = number // 60
+        rows.append(
+            {"request_id": number, "window": "selection" if day < 2 else "report", "day": (T + timedelta(day)).date(),
+             "query": " ".join(f"{value:.4f}" for value in query), "targets": bought, "non_repeat_targets": bought}
+            | dict.fromkeys(_POINTERS, 0)
+        )  # fmt: skip
+    schema = {"request_id": pa.int64(), "window": pa.string(), "day": pa.date32(), "query": pa.string()}
+    schema |= {"targets": _STRINGS, "non_repeat_targets": _STRINGS, **dict.fromkeys(_POINTERS, pa.int64())}
+    schema |= dict.fromkeys(("country", "region", "language", "zip"), pa.string())
+    schema |= dict.fromkeys(("latitude", "longitude"), pa.float64())
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(list(schema.items()))), mined / "requests.parquet")
+    kinds = {"searches": ("query",), "clicks": ("product_id", "shop_id"), "purchases": ("product_id",)}
+    for kind, names in kinds.items():
+        columns = [("user_id", pa.string()), ("timestamp", _TIMESTAMP), *((name, pa.string()) for name in names)]
+        pq.write_table(pa.schema(columns).empty_table(), mined / f"history_{kind}.parquet")
+    tower = QueryTower()
+    tf.saved_model.save(tower, str(export / "query_tower"), signatures={"serving_default": tower.serve})
+    np.save(export / "vectors" / "part-00000.npy", vectors)
+    write_manifest(export, run_id="run 5", uepp_version="0", num_products=N)
+    rebuild_index(export, ExportConfig())
+    return run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The command in this process."""
+
+    def run(*arguments: Any) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def untuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("untuned") / "run")
+
+
+@pytest.fixture
+def run(untuned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(untuned, tmp_path / "run"))
+
+
+QUICK = ("--at", AT, "--budget-ms", 10_000, "--families", "flat,ivf-flat,hnsw")
+
+
+def test_the_tuned_point_is_served_and_reported(run: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("tune", run, *QUICK, "--trials", 12)
+    assert outcome.code == 0, outcome.err
+    assert "Serves with: " in outcome.out
+    assert "12/12 " in outcome.err
+    tuning = run / "tuning"
+    result = read_json(tuning / "report.json")
+    assert result["num_requests"]["report"] == 120
+    assert result["num_requests"]["tuned_on"] + result["num_requests"]["held_out"] == 120
+    assert 10 < result["num_requests"]["held_out"] < 70
+    assert (result["num_trials"], result["num_products"], result["is_boosted"]) == (12, N, False)
+    assert len((tuning / "trials.jsonl").read_text().splitlines()) == 12
+    assert {file.name for file in tuning.iterdir()} == {
+        "indexes", "pareto.png", "pareto.svg", "report.json", "report.md", "trials.jsonl",
+    }  # fmt: skip
+
+    served = read_json(run / "export" / "serving.json")
+    assert served["index"] == served["tuned"]["index"] == result["chosen"]
+    assert served["tuned"]["measured_on"] == "report"
+    assert {"budget_ms", "at", "p99_ms", "overlap@20", "recall_loss@20", "num_requests", "when"} <= served[
+        "tuned"
+    ].keys()
+    assert served["tuned"]["overlap@20"] > 0.99, "with so much time nothing has to be lost"
+    assert yaml.safe_load((run / "config.yaml").read_text())["export"]["index"] == "auto"
+    check_manifest(run / "export")
+    index = ProductIndex.open(run / "export")
+    vectors = np.load(run / "export" / "vectors" / "part-00000.npy")
+    exact, _ = search_exact(vectors[:50], vectors, AT)
+    found = index.search(vectors[:50], AT).rows
+    assert np.mean([len(set(a) & set(b)) / AT for a, b in zip(found, exact, strict=True)]) > 0.98
+
+
+def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call: Callable[..., Outcome]) -> None:
+    assert call("tune", run, "--at", AT, "--budget-ms", 10_000, "--families", "ivf-flat", "--trials", 3).code == 0
+    tuned = read_json(run / "export" / "serving.json")["tuned"]
+    assert parse_spec(tuned["index"]).family == "ivf-flat"
+    assert call("export", run, "--index", "hnsw:ef_search=30").code == 0
+    served = read_json(run / "export" / "serving.json")
+    assert (served["index"], served["tuned"]) == ("hnsw:neighbors=32,ef_construction=80,ef_search=30", tuned)
+    assert call("export", run, "--index", "auto").code == 0
+    assert read_json(run / "export" / "serving.json")["index"] == tuned["index"]
+
+    quality = np.random.default_rng(1).standard_normal((N, 1)).astype(np.float32)
+    facts = {"features": [{"name": "stars", "weight": 0.1}]}
+    rebuild_index(run / "export", ExportConfig(index="auto"), lambda folder: write_boosting(folder, quality, facts))
+    assert read_json(run / "export" / "serving.json") == {"index": "flat", "tuned": None}
+    outcome = call("tune", run, *QUICK, "--trials", 4, "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert (result["is_boosted"], result["dim"], result["num_trials"]) == (True, DIM + 1, 4)
+    assert len(list((run / "tuning" / "indexes").iterdir())) == 1, "what was built of other vectors is gone"
+    assert ProductIndex.open(run / "export").faiss_index.d == DIM + 1
+
+
+def test_a_second_call_goes_on(run: Path, call: Callable[..., Outcome]) -> None:
+    assert call("tune", run, *QUICK, "--trials", 5).code == 0
+    before = (run / "tuning" / "trials.jsonl").read_text()
+    built = {file: file.stat().st_mtime_ns for file in (run / "tuning" / "indexes").rglob("*.faiss")}
+    outcome = call("tune", run, *QUICK, "--trials", 7, "--json")
+    assert json.loads(outcome.out)["num_trials"] == 7
+    assert (run / "tuning" / "trials.jsonl").read_text().startswith(before)
+    assert all(file.stat().st_mtime_ns == when for file, when in built.items())
+    assert call("tune", run, *QUICK, "--trials", 7, "--seconds", 0).code == 0
+    assert len((run / "tuning" / "trials.jsonl").read_text().splitlines()) == 7
+
+
+def test_a_budget_that_nothing_meets_changes_nothing(run: Path, call: Callable[..., Outcome]) -> None:
+    before = (run / "export" / "manifest.json").read_text()
+    outcome = call("tune", run, "--at", AT, "--budget-ms", "1e-6", "--families", "flat,ivf-flat", "--trials", 3)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    last = outcome.err.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: --budget-ms 1e-06: the index stays as it was; none of 3 trials meets it, the fastest"
+    )
+    assert (run / "export" / "manifest.json").read_text() == before
+    assert (run / "config.yaml").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at", N + 1], f"--at {N + 1}: must be from 1 to the number of products, {N}"),
+        (["--at", 0], "--at 0: must be from 1"),
+        (["--at", AT, "--budget-ms", 0], "--budget-ms 0: must be a number above 0"),
+        (["--at", AT, "--budget-ms", "nan"], "--budget-ms nan: must be a number above 0"),
+        (["--at", AT, "--budget-ms", "inf"], "--budget-ms inf: must be a number above 0"),
+        (["--at", AT, "--families", "flat,annoy"], f"--families annoy: unknown; known are {', '.join(FAMILIES)}"),
+        (["--at", AT, "--families", " , "], "--families: name at least one of flat, hnsw"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(
+    untuned: Path, call: Callable[..., Outcome], arguments: list[Any], message: str
+) -> None:
+    outcome = call("tune", untuned, *arguments)
+    assert outcome.code == 2
+    assert outcome.err.strip().splitlines()[-1].startswith(f"error: {message}")
+    assert not (untuned / "tuning").exists()
+
+
+def test_a_run_without_requests_to_tune_on_is_refused(run: Path, call: Callable[..., Outcome]) -> None:
+    requests = run / "mined" / "0123" / "requests.parquet"
+    pq.write_table(pq.read_table(requests).slice(120), requests)
+    outcome = call("tune", run, *QUICK)
+    assert outcome.code == 2
+    assert f"{run}: 0 requests with a target in the selection window" in outcome.err

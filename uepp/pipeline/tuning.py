@@ -1,0 +1,232 @@
+"""The story of `uepp tune`: requests → exact search → trials → the choice on held-out requests → report → served."""
+
+import hashlib
+import math
+import os
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import uepp
+from uepp.artifacts import atomic_file, fingerprint, read_json, write_json
+from uepp.config import load_config, save_config
+from uepp.errors import InputError
+from uepp.evaluation.recall import without_nan
+from uepp.evaluation.requests import Requests, load_requests
+from uepp.index_families import AUTO, FAMILIES
+from uepp.pipeline.stored import read_run
+from uepp.retrieval.ann import Builds, Reference
+from uepp.retrieval.ann_report import as_markdown, plot_trials
+from uepp.retrieval.boosting import read_boosting
+from uepp.retrieval.embed import embed_queries, load_tower
+from uepp.retrieval.export import open_export, rebuild_index
+from uepp.retrieval.operating_point import HELD_OUT, REPORT, TUNED_ON, Task, decide, run_trials
+from uepp.retrieval.product_index import tuned_key
+from uepp.retrieval.trials import TrialLog
+from uepp.retrieval.vectors import ProductVectors
+from uepp.runs.directory import announced
+
+_HELD_OUT_SHARE = 1 / 3
+_MAX_REQUESTS = {TUNED_ON: 2_000, HELD_OUT: 1_000, REPORT: 2_000}
+
+
+def tune(
+    run_dir: Path,
+    console: Console,
+    *,
+    budget_ms: float = 20.0,
+    at: int = 1_000,
+    num_trials: int = 60,
+    families: Sequence[str] | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """Choose the index and how it is searched, and serve with it.
+
+    `RUN/tuning/` gets `trials.jsonl` (as they happen), `indexes/` (what was built, for the next call), `report.json`
+    (what is returned), `report.md`, and `pareto.svg` and `.png`. The export gets the index and, in `serving.json`, the
+    operating point; `export.index` becomes `auto`. A second call goes on with the trials of the first.
+
+    Args:
+        run_dir: a run with an export.
+        console: for progress.
+        budget_ms: p99 of a query on one thread, without the tower, that must not be exceeded.
+        at: K of the overlap with exact search that is maximised.
+        num_trials: operating points to measure for this budget, those of earlier calls included.
+        families: which to try; none: all.
+        seconds: no trial begins after so many.
+
+    Raises:
+        InputError: no export, a K beyond the catalogue, an unknown family, too few requests, or a budget that no point
+            meets; then the export stays as it was.
+    """
+    begin = time.monotonic()
+    export_dir = open_export(run_dir)
+    _, _, mined = read_run(run_dir)
+    vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
+    tried = _families(families)
+    if not 1 <= at <= len(vectors):
+        raise InputError(f"--at {at}: must be from 1 to the number of products, {len(vectors):,}")
+    if not 0 < budget_ms < math.inf:
+        raise InputError(f"--budget-ms {budget_ms:g}: must be a number above 0")
+
+    # ------------------------------------------------------------------------------- requests, and exact search
+    with announced(console, "requests"):
+        references = load_references(run_dir, at)
+    numbers = {name: len(reference) for name, reference in references.items()}
+    console.print(f"  {', '.join(f'{number:,} {name}' for name, number in numbers.items())}".replace("_", " "))
+    for name in (TUNED_ON, HELD_OUT):
+        if not numbers[name]:
+            raise InputError(
+                f"{run_dir}: {numbers[TUNED_ON] + numbers[HELD_OUT]} requests with a target in the selection "
+                "window; tuning needs some to tune on and some to choose on (data.selection_days)"
+            )
+
+    # ---------------------------------------------------------------------------------------------------- trials
+    folder = run_dir / "tuning"
+    key = _content_key(export_dir)
+    builds = Builds(_indexes(folder, key), vectors, boosting)
+    task = Task(builds, references, len(vectors), vectors.dim, at, budget_ms, tried)
+    log = TrialLog(folder / "trials.jsonl", _trial_key(key, export_dir, mined, numbers[TUNED_ON], at))
+    with announced(console, "trials"):
+        run_trials(
+            task,
+            log,
+            num_trials,
+            is_late=lambda: seconds is not None and time.monotonic() - begin > seconds,
+            say=lambda line: console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False),
+            when=_now,
+        )
+
+    # ---------------------------------------------------------- the choice, on requests that nothing was tuned on
+    with announced(console, "choice and report"):
+        decision = decide(task, log)
+    trials = [trial for trial in log.trials if trial.spec.family in tried]
+    tables = {name: [without_nan(row) for row in rows] for name, rows in decision.tables.items()}
+    facts = {"budget_ms": budget_ms, "at": at, "num_trials": len(trials), "when": _now()}
+    result: dict[str, Any] = {
+        "run_id": read_json(export_dir / "manifest.json")["run_id"],
+        "uepp_version": uepp.__version__,
+        "faiss_version": faiss.__version__,
+        "num_cores": os.cpu_count(),
+        "num_products": len(vectors),
+        "dim": vectors.dim,
+        "is_boosted": boosting is not None,
+        **facts,
+        "num_requests": numbers,
+        "chosen": str(decision.spec),
+        "defaults": decision.defaults,
+        **tables,
+    }
+    write_json(folder / "report.json", result)
+    with atomic_file(folder / "report.md") as temporary:
+        temporary.write_text(as_markdown(result), encoding="utf-8")
+    plot_trials(trials, str(decision.spec), at, budget_ms, folder / "pareto")
+
+    # ---------------------------------------------------------------------------------------------- what is served
+    figures = without_nan(decision.row)
+    point = {
+        **{name: value for name, value in figures.items() if name != "label"},
+        "key": tuned_key(export_dir),
+        **facts,
+        "measured_on": decision.reported_on,
+        "num_requests": numbers[decision.reported_on],
+    }
+    with announced(console, f"index: {decision.spec}"):
+        config = load_config(str(run_dir / "config.yaml"), [f"export.index={AUTO}"])
+        rebuild_index(export_dir, config.export, tuned=point, built=builds.path(decision.spec))
+        save_config(config, run_dir / "config.yaml")
+    return result
+
+
+def _families(names: Sequence[str] | None) -> tuple[str, ...]:
+    if names is not None and not names:
+        raise InputError(f"--families: name at least one of {', '.join(FAMILIES)}")
+    for name in names or ():
+        if name not in FAMILIES:
+            raise InputError(f"--families {name}: unknown; known are {', '.join(FAMILIES)}")
+    return tuple(family for family in FAMILIES if names is None or family in names)
+
+
+def load_references(
+    run_dir: Path, at: int, names: Sequence[str] = (TUNED_ON, HELD_OUT, REPORT)
+) -> dict[str, Reference]:
+    """Requests to tune on, to choose on and to report on, with what exact search finds for them.
+
+    A third of the selection window's queries, with all their requests, are held out; which, the MD5 of the query says.
+
+    Args:
+        run_dir: a run with an export.
+        at: K of the exact search.
+        names: which are wanted.
+    """
+    config, _, mined = read_run(run_dir)
+    export_dir = run_dir / "export"
+    vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
+    products = pq.read_table(export_dir / "products.parquet")
+    tower = load_tower(export_dir / "query_tower")
+    selection, report = (load_requests(mined / "requests.parquet", name, products) for name in ("selection", "report"))
+    is_held_out = np.array([_share(query) < _HELD_OUT_SHARE for query in selection.queries], bool)
+    chosen = {
+        TUNED_ON: (selection, np.flatnonzero(~is_held_out)),
+        HELD_OUT: (selection, np.flatnonzero(is_held_out)),
+        REPORT: (report, np.arange(len(report))),
+    }
+    references = {}
+    for name in names:
+        requests, rows = chosen[name]
+        if len(rows) > _MAX_REQUESTS[name]:
+            rows = np.sort(np.random.default_rng(1).choice(rows, _MAX_REQUESTS[name], replace=False))
+        if not len(rows):
+            references[name] = Reference.none()
+            continue
+        queries = embed_queries(tower, requests.raw.take(rows), config.history)
+        references[name] = Reference.make(queries, vectors, boosting, *_targets(requests, rows), at)
+    return references
+
+
+def _share(query: str) -> float:
+    return int(hashlib.md5(query.encode()).hexdigest()[:8], 16) / 16**8
+
+
+def _targets(requests: Requests, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of request and bought product, for some of the requests, which are numbered anew."""
+    place = np.full(len(requests), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    is_in = place[requests.targets.request] >= 0
+    return place[requests.targets.request[is_in]], requests.targets.product_index[is_in]
+
+
+def _content_key(export_dir: Path) -> str:
+    """What an index is built of: the vectors and their boosting, and the Faiss that builds it."""
+    files = read_json(export_dir / "manifest.json")["files"]
+    built_of = {name: sha for name, sha in files.items() if name.startswith(("vectors/", "boosting", "quality"))}
+    return fingerprint(built_of, faiss.__version__)
+
+
+def _trial_key(content_key: str, export_dir: Path, mined: Path, num_requests: int, at: int) -> str:
+    """What a measurement depends on besides the point: vectors, towers, requests, K, and the machine."""
+    machine = (platform.node(), os.cpu_count(), faiss.get_compile_options())
+    return fingerprint(content_key, tuned_key(export_dir), mined.name, num_requests, at, machine)
+
+
+def _indexes(folder: Path, key: str) -> Path:
+    """Folder of what was built; what was built of other vectors is removed."""
+    indexes = folder / "indexes"
+    for other in indexes.glob("*"):
+        if other.name != key:
+            shutil.rmtree(other)
+    (indexes / key).mkdir(parents=True, exist_ok=True)
+    return indexes / key
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
