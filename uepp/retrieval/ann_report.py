@@ -89,8 +89,9 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         "bytes_per_vector",
     )
     heads = columns([result["at"]])
+    numbers = (heads[name].replace("/", " /").replace(" ", "\n", 1) for name in names)
     table = Table(
-        Column("index", no_wrap=True), *(Column(heads[name], justify="right") for name in names), box=box.SIMPLE_HEAD
+        Column("index", no_wrap=True), *(Column(head, justify="right") for head in numbers), box=box.SIMPLE_HEAD
     )
     for row in result["report"] or result["held_out"]:
         if not row["label"].startswith(AS_FAST):
