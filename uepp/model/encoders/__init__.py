@@ -1,6 +1,6 @@
 """Encoders: each turns some features of a query or a product into one vector; a tower pools them.
 
-A new encoder is a file here, a row in one of the tables below, and its name in `uepp.config`.
+A new encoder is a file here, a row in one of the tables below, and its name in `uepp/config/base.py`.
 """
 
 from collections.abc import Callable

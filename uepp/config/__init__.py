@@ -1,0 +1,42 @@
+"""Every setting of a run: one frozen model a stage, with its default, unit and range.
+
+A YAML file holds only what differs from the defaults here. `--set a.b=value` goes through the same
+models, so a setting is checked the same way wherever it comes from.
+"""
+
+from uepp.config.base import INTERACTION_TYPES, InteractionType, ProductEncoder, QueryEncoder, TextField
+from uepp.config.data import DataConfig, FeaturesConfig, GraphConfig, HistoryConfig, MarketplaceConfig
+from uepp.config.files import load_config, merge_settings, save_config, shipped_configs, shipped_studies
+from uepp.config.retrieval import BoostingConfig, EvaluationConfig, ExportConfig, ServingConfig
+from uepp.config.run import Config
+from uepp.config.text import PretrainingConfig, TextConfig
+from uepp.config.training import LossConfig, ModelConfig, NegativesConfig, TrainingConfig
+
+__all__ = [
+    "INTERACTION_TYPES",
+    "BoostingConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "FeaturesConfig",
+    "GraphConfig",
+    "HistoryConfig",
+    "InteractionType",
+    "LossConfig",
+    "MarketplaceConfig",
+    "ModelConfig",
+    "NegativesConfig",
+    "PretrainingConfig",
+    "ProductEncoder",
+    "QueryEncoder",
+    "ServingConfig",
+    "TextConfig",
+    "TextField",
+    "TrainingConfig",
+    "load_config",
+    "merge_settings",
+    "save_config",
+    "shipped_configs",
+    "shipped_studies",
+]
