@@ -137,8 +137,14 @@ def test_an_encoder_knows_no_other() -> None:
 
 
 def test_keras_3_is_in_its_folders_only() -> None:
-    folders = {user.split("/")[0] for user in users_of("keras", "keras_hub", "keras_nlp", "keras_rs")}
-    assert folders == {"pretraining"}
+    users = users_of("keras", "keras_hub", "keras_nlp", "keras_rs")
+    assert {user for user in users if not user.startswith("pretraining/")} == {"relevance/cross_encoder.py"}
+    assert len(users) > 1
+
+
+def test_negatives_are_sampled_without_tensorflow() -> None:
+    """A process that loads data may sample them."""
+    assert loaded_after("import uepp.relevance.samplers") == []
 
 
 def test_what_a_text_encoder_is_written_and_opened_with_knows_no_keras_3() -> None:
