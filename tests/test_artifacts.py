@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from uepp import artifacts
 from uepp.artifacts import (
     MANIFEST,
     atomic_directory,
@@ -89,8 +92,6 @@ def test_a_directory_starts_empty_after_a_crash(tmp_path: Path) -> None:
 
 def test_a_directory_whose_publication_fails_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rename of the new directory fails after the old one was moved aside: the old one comes back."""
-    import os
-
     path = tmp_path / "export"
     path.mkdir()
     (path / "old.txt").write_text("old")
@@ -103,10 +104,30 @@ def test_a_directory_whose_publication_fails_keeps_the_old_one(tmp_path: Path, m
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr(artifacts, "_exchange", lambda *_: False)
     with pytest.raises(OSError, match="disk trouble"), atomic_directory(path) as temporary:
         (temporary / "new.txt").write_text("new")
     assert len(calls) >= 2
     assert names(tmp_path) == ["export", "export/old.txt"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_directory_is_replaced_by_an_exchange_where_the_system_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    """An exchange leaves no instant without the directory; two renames do, so they are for other systems only."""
+    if can_exchange and sys.platform != "linux":
+        pytest.skip("no exchange of names here")
+    path, renamed, rename = tmp_path / "export", [], os.rename
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    monkeypatch.setattr(os, "rename", lambda source, target: (renamed.append(source), rename(source, target)))
+    if not can_exchange:
+        monkeypatch.setattr(artifacts, "_exchange", lambda *_: False)
+    with atomic_directory(path) as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert names(tmp_path) == ["export", "export/new.txt"]
+    assert len(renamed) == (0 if can_exchange else 2)
 
 
 def test_json_round_trip(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Writers fill a temporary neighbour, flush it to disk and rename it into place, s
 meets a half-written file. A manifest lists the SHA-256 of every file of a directory.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from uepp.errors import InputError
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
 def _temporary_neighbour(path: Path) -> Path:
@@ -49,8 +51,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory; when the block ends without an error, it replaces `path`.
 
-    The old directory, if there is one, is moved aside for the instant between the two renames and
-    then removed.
+    Where the system can exchange two names (Linux, on most file systems), an old directory is there until the very
+    moment that the new one is. Elsewhere it is moved aside for the instant between two renames.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_neighbour(path)
@@ -61,7 +63,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
-        if path.exists():
+        if not path.exists():
+            os.rename(temporary, path)
+        elif not _exchange(temporary, path):
             retired = path.with_name(f".{path.name}.{os.getpid()}.old")
             os.rename(path, retired)
             try:
@@ -70,11 +74,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 os.rename(retired, path)
                 raise
             shutil.rmtree(retired)
-        else:
-            os.rename(temporary, path)
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories change places, so that neither name is missing for a moment; False: it was not done."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,11 +1,14 @@
 """`uepp export` and `uepp tune`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from uepp.cli.app import JsonOption, RunArgument, app, print_json, progress_console, result_console, say, working
 from uepp.index_families import FAMILIES
+
+_CHANGES = ("added", "changed", "unchanged", "gone")
 
 
 @app.command()
@@ -20,15 +23,38 @@ def export(
             "uepp tune chose, else by the number of products. [default: export.index]",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Refresh: a changed catalogue, with the weights that the export has."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a trained run's SavedModels, vectors and Faiss index."""
-    from uepp import pipeline
+    """Write a trained run's SavedModels, vectors and Faiss index.
 
+    With --data only the catalogue is new: products that were added or changed are encoded, the others keep their
+    vectors. A server that watches takes it up.
+    """
+    from uepp import pipeline
+    from uepp.artifacts import MANIFEST, read_json
+
+    result: dict[str, Any] = {}
     with working():
-        if index is None:
+        if data is not None:
+            result = pipeline.refresh(run, data, progress_console, index=index)
+        elif index is None:
             pipeline.export(run, progress_console)
         else:
             pipeline.export_index(run, index, progress_console)
+        if not result:
+            result = {name: fact for name, fact in read_json(run / "export" / MANIFEST).items() if name != "files"}
+    if as_json:
+        print_json(result)
+        return
+    if data is not None:
+        changes = ", ".join(f"{result['catalogue'][name]:,} {name}" for name in _CHANGES)
+        say(f"{result['num_products']:,} products: {changes}   ({result['seconds']:g} s)")
     say("Export: ", (str(run / "export"), "bold"))
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "read_products",
     "validate",
     "validate_events",
+    "validate_products",
 ]
 _SLICE_ROWS = 65_536
 
@@ -45,15 +46,24 @@ def validate(directory: Path) -> Report:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; expected one with products.parquet and events.parquet")
     read_dataset_facts(directory)
+    reports = [validate_products(directory)]
     products, events, judgments = (directory / f"{name}.parquet" for name in ("products", "events", "judgments"))
-    reports = [check_table(products, PRODUCTS)]
-    _refuse_duplicate_products(products)
     reports.append(check_table(events, EVENTS))
     _refuse_unknown_products(events, products)
     if judgments.exists():
         reports.append(check_table(judgments, JUDGMENTS))
     rows = {name: count for report in reports for name, count in report.rows.items()}
     return Report(rows, tuple(note for report in reports for note in report.notes))
+
+
+def validate_products(directory: Path) -> Report:
+    """Check the catalogue of a data set by itself; its events need not be there. Raises `InputError` as above."""
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; expected one with products.parquet")
+    path = directory / "products.parquet"
+    report = check_table(path, PRODUCTS)
+    _refuse_duplicate_products(path)
+    return report
 
 
 def validate_events(path: Path) -> Report:

@@ -82,7 +82,7 @@ _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
 )
 _K1_RANGE, _B_RANGE = (0.1, 3.0), (0.0, 1.0)
 _NUM_TRIALS = 20
-_MIN_GAIN = 1e-3  # a choice that gains less on the selection requests is noise: the earlier one stays
+MIN_GAIN = 1e-3  # a choice that gains less on the selection requests is noise: the earlier one stays
 
 
 class BM25:
@@ -134,7 +134,11 @@ class BM25:
         return bm25
 
     def search(
-        self, queries: Sequence[str], k: int, limit: int | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        limit: int | None = None,
+        multiplier: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Find the best products of each query.
 
@@ -142,6 +146,7 @@ class BM25:
             queries: B texts; equal ones are scored once.
             k: results a query, ≥ 1.
             limit: search only the first `limit` products; none: all.
+            multiplier: [num_products] > 0, what each product's score is multiplied by before it is ranked; none: 1.
 
         Returns:
             product_index int32 [B, k] and scores float32 [B, k], best first, ties by product index; -1 and 0
@@ -158,7 +163,10 @@ class BM25:
         for row, query in enumerate(queries):
             same = first_row.setdefault(query, row)
             if same == row:
-                found, values = _best(self._score(query)[:limit], k)
+                scored = self._score(query)[:limit]
+                if multiplier is not None:
+                    scored *= multiplier[:limit]
+                found, values = _best(scored, k)
                 product_index[row, : len(found)], scores[row, : len(found)] = found, values
             else:
                 product_index[row], scores[row] = product_index[same], scores[same]
@@ -186,7 +194,7 @@ class BM25:
         Raises:
             ValueError: no requests, or the index was loaded from disk (its counts are not stored).
         """
-        requests = _thin([(query, targets) for query, targets in requests if len(targets)], max_requests)
+        requests = thinned([(query, targets) for query, targets in requests if len(targets)], max_requests)
         if not requests:
             raise ValueError("no requests with a target: nothing to tune on")
         if not self._texts:
@@ -203,12 +211,11 @@ class BM25:
                 self._set(replace(chosen, weights={**chosen.weights, setting: value}))
                 recall = best if self.settings == chosen else self._recall(requests, k, limit)
                 tried.append({"setting": setting, "value": value, "recall": round(recall, 4)})
-                if recall > best + _MIN_GAIN:
+                if recall > best + MIN_GAIN:
                     best, chosen = recall, self.settings
             self._set(chosen)
         best = self._tune_saturation(requests, k, limit, best, tried)
-        used = {_INDEX_OF.get(name, name) for name, weight in self.settings.weights.items() if weight}
-        self._indexes = {name: index for name, index in self._indexes.items() if name in used}
+        self._indexes = self._used()
         return {
             "strength": self.strength,
             **asdict(self.settings),
@@ -241,17 +248,17 @@ class BM25:
             loss, [_K1_RANGE, _B_RANGE], x0=[start.k1, start.b], y0=-best, n_calls=_NUM_TRIALS, random_state=0
         )
         k1, b = (float(value) for value in found.x)
-        is_better = -float(found.fun) > best + _MIN_GAIN
+        is_better = -float(found.fun) > best + MIN_GAIN
         self._set(replace(start, k1=k1, b=b) if is_better else start)
         return -float(found.fun) if is_better else best
 
     def save(self, directory: Path) -> None:
         """Write the index, atomically; `load` searches it without the catalogue's text."""
         with atomic_directory(directory) as temporary:
-            for component, index in self._indexes.items():
+            for component, index in self._used().items():
                 index.save(temporary / component, show_progress=False)
             facts = {"strength": self.strength, "num_products": self.num_products, "settings": asdict(self.settings)}
-            write_json(temporary / _SETTINGS, {**facts, "components": list(self._indexes)})
+            write_json(temporary / _SETTINGS, {**facts, "components": list(self._used())})
 
     @classmethod
     def load(cls, directory: Path) -> "BM25":
@@ -265,6 +272,11 @@ class BM25:
             return cls(facts["strength"], BM25Settings(**facts["settings"]), indexes, facts["num_products"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{directory}: not a BM25 index ({' '.join(str(error).split())})") from None
+
+    def _used(self) -> dict[str, TermIndex]:
+        """The indexes whose scores count."""
+        used = {_INDEX_OF.get(name, name) for name, weight in self.settings.weights.items() if weight}
+        return {name: index for name, index in self._indexes.items() if name in used}
 
     def _score(self, query: str) -> NDArray[np.float32]:
         terms = self._analyzer(query)
@@ -325,7 +337,7 @@ class BM25:
         self.settings = settings
 
 
-def _thin(requests: list[tuple[str, Sequence[int]]], size: int) -> list[tuple[str, Sequence[int]]]:
+def thinned(requests: list[tuple[str, Sequence[int]]], size: int) -> list[tuple[str, Sequence[int]]]:
     """At most `size` requests, drawn by a hash of query and targets, in the order given."""
     if len(requests) <= size:
         return requests

@@ -1,5 +1,6 @@
 """The story of `uepp boost`: quality features → weights on the selection window → boosted export → report window."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from uepp.retrieval.boosting import BOOSTING, remove_boosting, write_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 from uepp.retrieval.export import open_export, rebuild_index
 from uepp.retrieval.quality import CLIP, QualityFeature, fit_quality, read_quality, standardized_quality
+from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import announced
 
 
@@ -54,6 +56,8 @@ def boost(
     config = _with(read_run(run_dir)[0], run_dir, at=at, num_trials=num_trials, max_boost=max_boost)
     settings = config.boosting
     export_dir = open_export(run_dir)
+    refuse_refreshed(export_dir, "uepp boost, which tunes on the run's own requests,")
+    manifest = read_json(export_dir / "manifest.json")
 
     # ---------------------------------------------------------------------- quality features, from before T only
     values, num_known = read_quality(export_dir, settings.features)
@@ -93,7 +97,8 @@ def boost(
         kept = np.flatnonzero(tuned.weights > 0)
         written = {**facts, "features": [facts["features"][column] for column in kept]}
         with announced(console, "index of hydrated vectors"):
-            rebuild_index(export_dir, config.export, lambda folder: write_boosting(folder, quality[:, kept], written))
+            hydrate = partial(write_boosting, quality=quality[:, kept], facts=written)
+            rebuild_index(export_dir, config.export, hydrate, seen=manifest)
     else:
         unboost(run_dir, console)
 

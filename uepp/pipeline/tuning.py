@@ -70,6 +70,7 @@ def tune(
     """
     begin = time.monotonic()
     export_dir = open_export(run_dir)
+    manifest = read_json(export_dir / "manifest.json")
     _, _, mined = read_run(run_dir)
     vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
     tried = _families(families)
@@ -113,7 +114,7 @@ def tune(
     tables = {name: [without_nan(row) for row in rows] for name, rows in decision.tables.items()}
     facts = {"budget_ms": budget_ms, "at": at, "num_trials": len(trials), "when": _now()}
     result: dict[str, Any] = {
-        "run_id": read_json(export_dir / "manifest.json")["run_id"],
+        "run_id": manifest["run_id"],
         "uepp_version": uepp.__version__,
         "faiss_version": faiss.__version__,
         "num_cores": os.cpu_count(),
@@ -142,7 +143,7 @@ def tune(
     }
     with announced(console, f"index: {decision.spec}"):
         config = load_config(str(run_dir / "config.yaml"), [f"export.index={AUTO}"])
-        rebuild_index(export_dir, config.export, tuned=point, built=builds.path(decision.spec))
+        rebuild_index(export_dir, config.export, tuned=point, built=builds.path(decision.spec), seen=manifest)
         save_config(config, run_dir / "config.yaml")
     return result
 

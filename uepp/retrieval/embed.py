@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,24 @@ from rich.progress import track
 from uepp.config import HistoryConfig
 from uepp.features.raw import as_tensors, table_inputs
 from uepp.features.requests import RawRequests
+from uepp.retrieval.vectors import CHUNK_ROWS, ProductVectors
+
+NEIGHBORS = "neighbor_queries"
+"""The product tower's input that is no column of the catalogue."""
 
 _SHARD_ROWS = 500_000
+
+
+class Kept(NamedTuple):
+    """Vectors that are known already.
+
+    Attributes:
+        vectors: of the same tower.
+        rows: int64 [N], where a product's vector is among them; -1: it is not.
+    """
+
+    vectors: ProductVectors
+    rows: np.ndarray
 
 
 def load_tower(directory: Path) -> tf.types.experimental.GenericFunction:
@@ -57,6 +74,7 @@ def write_vectors(
     neighbors: Sequence[Sequence[str]] | None,
     directory: Path,
     batch_size: int,
+    kept: Kept | None = None,
 ) -> None:
     """Embed a catalogue into shards `vectors/part-00000.npy`, … of float32 [rows, d] in product-index order.
 
@@ -66,20 +84,43 @@ def write_vectors(
         neighbors: each product's neighbour queries; none where the tower reads none.
         directory: where `vectors/` is made.
         batch_size: products at once.
+        kept: vectors that are copied bit by bit, the tower sees the other products only; none: it sees all.
     """
-    columns = [name for name in tower_inputs(product_tower) if name != "neighbor_queries"]
+    dim = int(product_tower.structured_outputs["embedding"].shape[1])
     folder = directory / "vectors"
     folder.mkdir()
     for shard, first in enumerate(range(0, products.num_rows, _SHARD_ROWS)):
         end = min(first + _SHARD_ROWS, products.num_rows)
-        vectors = []
-        for begin in track(range(first, end, batch_size), "embed", transient=True):
-            part = products.slice(begin, min(batch_size, end - begin))
-            inputs = as_tensors(table_inputs(part, columns))
-            if neighbors is not None:
-                inputs["neighbor_queries"] = _padded(neighbors[begin : begin + part.num_rows])
-            vectors.append(product_tower(**inputs)["embedding"].numpy())
-        np.save(folder / f"part-{shard:05}.npy", np.concatenate(vectors))
+        vectors = np.empty((end - first, dim), np.float32)
+        missing = np.arange(first, end)
+        if kept is not None:
+            missing = first + np.flatnonzero(kept.rows[first:end] < 0)
+            for rows in _parts(first + np.flatnonzero(kept.rows[first:end] >= 0), CHUNK_ROWS):
+                vectors[rows - first] = kept.vectors.take(kept.rows[rows])
+        for rows in track(_parts(missing, batch_size), "embed", transient=True):
+            vectors[rows - first] = _embed(product_tower, products, neighbors, rows)
+        np.save(folder / f"part-{shard:05}.npy", vectors)
+
+
+def _parts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+
+def _embed(
+    product_tower: tf.types.experimental.GenericFunction,
+    products: pa.Table,
+    neighbors: Sequence[Sequence[str]] | None,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Vectors float32 [n, d] of the products of n rising rows."""
+    columns = [name for name in tower_inputs(product_tower) if name != NEIGHBORS]
+    # slices, since taking rows would first put all chunks of a text column together
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    part = pa.concat_tables([products.select(columns).slice(run[0], len(run)) for run in runs])
+    inputs = as_tensors(table_inputs(part, columns))
+    if neighbors is not None:
+        inputs[NEIGHBORS] = _padded([neighbors[row] for row in rows])
+    return np.asarray(product_tower(**inputs)["embedding"].numpy())
 
 
 def _padded(texts: Sequence[Sequence[str]]) -> tf.Tensor:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 import uepp
-from uepp.artifacts import atomic_directory, check_manifest, read_json, write_json, write_manifest
+from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import Config, ExportConfig
 from uepp.data.places import write_last_places
 from uepp.errors import InputError
@@ -25,6 +25,7 @@ from uepp.lexical.bm25 import BM25
 from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, write_vectors
 from uepp.retrieval.product_index import carried_point, write_product_index
+from uepp.retrieval.replacing import replacing
 
 _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
@@ -78,7 +79,7 @@ def write_export(
         run_id: of the run; the manifest repeats it.
         lexical: the BM25 to fuse with at serving; none: no fusion.
     """
-    with atomic_directory(directory) as folder:
+    with replacing(directory) as folder:
         modules = {
             "query_tower": TowerModule(model.query_user_tower, QueryFeatures(config, fitted, model.text_encoder)),
             "product_tower": TowerModule(model.product_tower, ProductFeatures(config, fitted, model.text_encoder)),
@@ -87,7 +88,7 @@ def write_export(
             tf.saved_model.save(module, str(folder / name), signatures={"serving_default": module.serve})
         pq.write_table(products, folder / "products.parquet")
         pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
-        neighbors = _write_neighbors(folder, config, products, mined)
+        neighbors = write_neighbors(folder, config, products, mined)
         tower = load_tower(folder / "product_tower")
         write_vectors(tower, products, neighbors, folder, config.export.embed_batch_size)
         _copy_context(mined, folder)
@@ -102,8 +103,18 @@ def write_export(
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
 
 
-def _write_neighbors(folder: Path, config: Config, products: pa.Table, mined: Path) -> list[list[str]] | None:
-    """Fix every product's neighbourhood: its `graph.num_neighbors` queries with the most interactions."""
+def write_neighbors(folder: Path, config: Config, products: pa.Table, mined: Path) -> list[list[str]] | None:
+    """Write `neighbors.parquet`: every product's `graph.num_neighbors` queries with the most interactions.
+
+    Args:
+        folder: what is to become an export.
+        config: of the run.
+        products: the catalogue in product-index order.
+        mined: where `graph.parquet` is; a product that it does not know has no neighbours.
+
+    Returns:
+        Neighbours by product index; none: no tower reads them.
+    """
     if "graph" not in config.model.product_encoders:
         return None
     product_ids = products.column("product_id").to_pylist()
@@ -134,6 +145,7 @@ def rebuild_index(
     *,
     tuned: dict[str, Any] | None = None,
     built: Path | None = None,
+    seen: dict[str, Any] | None = None,
 ) -> None:
     """Build another index over the vectors of an export; everything else stays as it is.
 
@@ -143,10 +155,14 @@ def rebuild_index(
         change: done to the new folder before its index is built (boosting comes or goes).
         tuned: operating point that was tuned for these vectors; none: the one that the export has, if it still holds.
         built: file of this very index, built before; none: build it.
+        seen: manifest of the export that `change`, `tuned` and `built` were made for; none: they fit any.
+
+    Raises:
+        InputError: a damaged export, another writer, or one that has replaced it since.
     """
-    manifest = check_manifest(directory)
-    manifest.pop("files")
-    with atomic_directory(directory) as folder:
+    with replacing(directory, seen) as folder:
+        manifest = check_manifest(directory)
+        manifest.pop("files")
         shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         if change is not None:
             change(folder)

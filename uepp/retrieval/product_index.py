@@ -1,6 +1,8 @@
 """A catalogue's index as search uses it: query vectors in; product indexes, scores and similarities out."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from uepp.retrieval.vectors import ProductVectors
 
 INDEX = "index.faiss"
 SERVING = "serving.json"
+_QUERIES_A_THREAD = 8
 
 
 class Found(NamedTuple):
@@ -35,8 +38,8 @@ class Found(NamedTuple):
 class ProductIndex:
     """An index with the vectors that it was built of and their boosting.
 
-    Searching is safe from many threads. Faiss uses all cores for each; `threadpoolctl.threadpool_limits`, in the thread
-    that searches, gives it fewer.
+    Searching is safe from many threads. Faiss uses a core for every eight queries of a call, at most all;
+    `threadpoolctl.threadpool_limits`, in the thread that searches, gives it fewer.
 
     Args:
         index: built from `vectors`.
@@ -86,7 +89,8 @@ class ProductIndex:
             if not boosted:
                 asked[:, queries.shape[1] :] = 0
         width = min(k, self.num_products)
-        scores, rows = self.faiss_index.search(np.ascontiguousarray(asked, np.float32), width)
+        with _threads_for(len(asked)):
+            scores, rows = self.faiss_index.search(np.ascontiguousarray(asked, np.float32), width)
         scores[rows < 0] = -np.inf
         if self._boosting is not None and boosted:
             bonus = self._boosting.bonus(rows)
@@ -131,15 +135,20 @@ def write_product_index(
         InputError: a parameter that does not fit these vectors.
     """
     vectors = ProductVectors.open(folder)
-    spec = parse_spec(index)
-    if spec.family == AUTO:
-        spec = parse_spec(choose_family(len(vectors)) if tuned is None else tuned["index"])
-    spec = resolve(spec, len(vectors), vectors.dim)
+    spec = choose_spec(index, len(vectors), vectors.dim, tuned)
     if built is None:
         write_index(build_index(vectors, spec), folder / INDEX)
     else:
         shutil.copyfile(built, folder / INDEX)
     write_json(folder / SERVING, {"index": str(spec), "tuned": tuned})
+
+
+def choose_spec(index: str, num_products: int, dim: int, tuned: dict[str, Any] | None = None) -> IndexSpec:
+    """The resolved spec that some vectors are indexed with; arguments and errors as of `write_product_index`."""
+    spec = parse_spec(index)
+    if spec.family == AUTO:
+        spec = parse_spec(choose_family(num_products) if tuned is None else tuned["index"])
+    return resolve(spec, num_products, dim)
 
 
 def carried_point(old: Path, new: Path) -> dict[str, Any] | None:
@@ -158,6 +167,21 @@ def tuned_key(export: Path) -> str:
     files = sorted(export.glob("*_tower/variables/variables.data-*"))
     files += [path for path in (export / BOOSTING,) if path.exists()]
     return fingerprint({str(path.relative_to(export)): sha256(path) for path in files})
+
+
+@contextmanager
+def _threads_for(number: int) -> Iterator[None]:
+    """Let Faiss use only as many threads as so many queries are worth.
+
+    Each further thread must be waited for until a core is free for it, and OpenMP waits by spinning: where other
+    threads are busy (the tower's, the server's) one query takes many times as long on two threads as on one.
+    """
+    allowed = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, min(allowed, number // _QUERIES_A_THREAD)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(allowed)
 
 
 def _wide(found: np.ndarray, k: int, missing: float) -> np.ndarray:

@@ -4,7 +4,7 @@ UEPPR names high product rating, product freshness and shop conversion rate. Wha
 its `quality_*` columns; the other features are counted here, from the time before T alone.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,11 @@ class QualityFeature:
         """Its settings."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "QualityFeature":
+        """Of its settings, with whatever else is said of it."""
+        return cls(**{field.name: facts[field.name] for field in fields(cls)})
+
 
 def fit_quality(values: dict[str, np.ndarray], num_known: int) -> list[QualityFeature]:
     """Means, deviations and transforms, from products known before T only.
@@ -108,17 +113,66 @@ def read_quality(export: Path, names: tuple[str, ...] | None = None) -> tuple[di
     Raises:
         InputError: quality measured after T, or a wanted feature that is not there.
     """
-    products = pq.read_table(export / "products.parquet")
-    train_end = datetime.fromisoformat(read_json(export / "windows.json")["train_end"])
+    products, graph, train_end = _read(export)
     check_quality(products, train_end)
-    num_known = num_products_before(products, train_end)
-    columns = [name for name in products.column_names if name.startswith("quality_") and name != "quality_as_of"]
-    values = {name: _floats(products.column(name)) for name in columns}
-    values |= logged_quality(products, pq.read_table(export / "graph.parquet"), train_end, num_known)
+    values, num_known = _values(products, graph, train_end)
     for name in names or ():
         if name not in values:
             raise InputError(f"boosting.features: {name}: this data has no such feature; it has {', '.join(values)}")
     return {name: values[name] for name in names or values}, num_known
+
+
+def refreshed_quality(folder: Path, features: list[dict[str, Any]]) -> np.ndarray:
+    """f(p) of a catalogue that is newer than training, float32 [N, F].
+
+    What the products' own columns say is as new as the catalogue. What is counted is as of T, and so are means,
+    deviations and transforms: weights were tuned for these.
+
+    Args:
+        folder: what is to become an export, with a catalogue that `check_has_quality` let pass.
+        features: of `boosting.json`.
+    """
+    values, _ = _values(*_read(folder))
+    return standardized_quality(values, [QualityFeature.from_json(facts) for facts in features])
+
+
+def check_has_quality(products: pa.Table, features: list[dict[str, Any]]) -> None:
+    """Refuse a catalogue without a column that a boosting weighs.
+
+    Args:
+        products: the catalogue.
+        features: of `boosting.json`.
+
+    Raises:
+        InputError: naming the column.
+    """
+    names = (facts["name"] for facts in features)
+    for name in names:
+        if name.startswith("quality_") and name not in products.column_names:
+            raise InputError(
+                f"products.parquet: no column {name}, which this run is boosted by; give it, or take the boosting out "
+                "with: uepp boost RUN --off"
+            )
+
+
+def _read(export: Path) -> tuple[pa.Table, pa.Table, datetime]:
+    """What quality is read of: columns of the products, graph, T."""
+    path = export / "products.parquet"
+    names = [
+        name
+        for name in pq.read_schema(path).names
+        if name.startswith("quality_") or name in ("product_id", "shop_id", "created_at")
+    ]
+    train_end = datetime.fromisoformat(read_json(export / "windows.json")["train_end"])
+    return pq.read_table(path, columns=names), pq.read_table(export / "graph.parquet"), train_end
+
+
+def _values(products: pa.Table, graph: pa.Table, train_end: datetime) -> tuple[dict[str, np.ndarray], int]:
+    """Every feature that there is, and the number of products that were there before T."""
+    num_known = num_products_before(products, train_end)
+    columns = [name for name in products.column_names if name.startswith("quality_") and name != "quality_as_of"]
+    values = {name: _floats(products.column(name)) for name in columns}
+    return values | logged_quality(products, graph, train_end, num_known), num_known
 
 
 def logged_quality(products: pa.Table, graph: pa.Table, train_end: datetime, num_known: int) -> dict[str, np.ndarray]:

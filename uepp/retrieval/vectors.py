@@ -79,10 +79,11 @@ class ProductVectors:
         found = np.full(rows.shape, -np.inf, np.float32)
         for query, row, values in zip(queries, rows, found, strict=True):
             is_there = row >= 0
-            values[is_there] = self._take(row[is_there]) @ query
+            values[is_there] = self.take(row[is_there]) @ query
         return found
 
-    def _take(self, rows: np.ndarray) -> np.ndarray:
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of some products themselves, without boosting: float32 [n, d], of product indexes [n]."""
         if len(self._shards) == 1:
             return np.asarray(self._shards[0][rows])
         taken = np.empty((len(rows), self._shards[0].shape[1]), np.float32)
