@@ -1,5 +1,6 @@
 """`uepp serve` as a process: how it starts, what it refuses, and how it ends."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -106,6 +107,30 @@ def test_names_the_server_may_be_called_by(host: str, allowed: tuple[str, ...], 
 )  # fmt: skip
 def test_what_is_loopback(host: str, expected: bool) -> None:
     assert server._is_loopback(host) is expected
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Answers to kept connections took 44 ms: Nagle's algorithm held the body back until the headers were acknowledged.
+
+    asyncio switches it off, but only on sockets that name their protocol.
+    """
+
+    async def accepted() -> int:
+        options: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            options.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = server._bind("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            found = await options
+            writer.close()
+            await writer.wait_closed()
+            return found
+
+    assert asyncio.run(accepted()) != 0
 
 
 @pytest.mark.parametrize("content", ["", " \n", "two words", "schlüssel", "tab\tin it"])

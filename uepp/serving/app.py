@@ -133,6 +133,7 @@ def _api(service: Service, may_reload: bool) -> APIRouter:
             run_id=searcher.manifest["run_id"],
             uepp_version=searcher.manifest.get("uepp_version"),
             num_products=len(searcher.catalogue),
+            refreshed=searcher.refreshed,
             reads_places=searcher.reader.reads_places,
             reads_histories=searcher.reader.reads_histories,
             has_fusion=searcher.has_lexical,

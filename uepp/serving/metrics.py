@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from uepp.serving.cache import Found
 
-_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _AGES = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -20,8 +20,8 @@ class Metrics:
         )
         self._part = Histogram(
             "uepp_part_seconds",
-            "parts of a search: features (one request), queue (one request), tower and index (a batch), "
-            "lexical (one request), hits (one request)",
+            "parts of a search: features, cache (one request), queue (one that the cache does not know), tower and "
+            "index (a batch), lexical (BM25) and fusion (one request), hits (one request)",
             ["part"],
             buckets=_SECONDS,
             registry=registry,

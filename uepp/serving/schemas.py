@@ -120,6 +120,7 @@ class About(BaseModel):
     run_id: str
     uepp_version: str | None
     num_products: int
+    refreshed: str | None = Field(description="when the catalogue was last refreshed; null: it is that of training")
     reads_places: bool = Field(description="whether it matters where somebody is")
     reads_histories: bool = Field(description="whether it matters what somebody did before")
     has_fusion: bool = Field(description="whether there is a BM25 to fuse with")

@@ -68,7 +68,7 @@ class Searcher:
         run_dir: a run with an export; its manifest is checked.
         cache: of rankings; none: each is computed.
         depth: products that are ranked and cached for a request, at least.
-        observe: is told the seconds of each part of the work: features, tower, index, lexical, hits.
+        observe: is told the seconds of each part of the work: features, cache, tower, index, lexical, fusion, hits.
 
     Attributes:
         manifest: of the export.
@@ -111,6 +111,12 @@ class Searcher:
         self.observe = observe
 
     @property
+    def refreshed(self) -> str | None:
+        """When the catalogue was last refreshed, an ISO time; none: it is the one that the run was trained with."""
+        when: str | None = self.manifest.get("catalogue", {}).get("when")
+        return when
+
+    @property
     def has_lexical(self) -> bool:
         """Whether there is a BM25 to fuse with."""
         return self._lexical is not None
@@ -135,7 +141,10 @@ class Searcher:
         missing: dict[Any, tuple[Request, Question]] = {}
         answers: list[Ranking | None] = []
         for request, question in zip(requests, questions, strict=True):
-            found = None if self._cache is None else self._cache.get(request, question)
+            found = None
+            if self._cache is not None:
+                with self._timed("cache"):
+                    found = self._cache.get(request, question)
             answers.append(None if found is None else found.ranking)
             if found is None:
                 missing.setdefault(question.key, (request, question))
@@ -226,6 +235,7 @@ class Searcher:
                 with self._timed("lexical"):
                     rows = self._lexical.search([question.features.query], question.depth)[0][0]
                     rows = rows[rows >= 0].astype(np.int64)
+                with self._timed("fusion"):
                     similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
                     rankings[number] = fused(rankings[number], rows, similarities, question.depth)
         return [rankings[number] for number in range(len(questions))]

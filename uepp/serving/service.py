@@ -130,7 +130,9 @@ class Service:
             searcher = generation.searcher
             asked = _as_anybody(request, searcher)
             question = searcher.question(asked)
+            begin = time.perf_counter()
             found = generation.cache.get(request, question)
+            self.metrics.part("cache", time.perf_counter() - begin)
             self.metrics.looked_up(found)
             if found is not None:
                 ranking = found.ranking
@@ -191,7 +193,9 @@ class Service:
                 if manifest == refused or not self.is_ready:
                     continue
                 if await self.reload():
-                    report(f"reloaded: {len(self.searcher.catalogue):,} products")
+                    when = self.searcher.refreshed
+                    about = "" if when is None else f", catalogue refreshed on {when}"
+                    report(f"reloaded: {len(self.searcher.catalogue):,} products{about}")
             except RefusedError as error:
                 refused = manifest  # said once
                 report(f"not reloaded: {error}")
@@ -262,8 +266,6 @@ class Service:
         )
         before = await asyncio.to_thread(_manifest, self.run_dir)
         searcher, page = await asyncio.to_thread(self._read_export)
-        if await asyncio.to_thread(_manifest, self.run_dir) != before or searcher.manifest != before:
-            raise InputError(f"{self.run_dir / 'export'}: was replaced while it was loaded; reload again")
         batcher = Batcher(
             searcher.rank,
             max_batch=settings.max_batch,
@@ -274,6 +276,9 @@ class Service:
         )
         try:
             await batcher.run(lambda: searcher.warm_up(settings.max_batch))
+            # only now: what is lazy was read in the warm-up
+            if await asyncio.to_thread(_manifest, self.run_dir) != before or searcher.manifest != before:
+                raise InputError(f"{self.run_dir / 'export'}: was replaced while it was loaded; reload again")
         except BaseException:
             await batcher.close()
             raise
