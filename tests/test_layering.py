@@ -31,6 +31,7 @@ ORDER = (
     ("evaluation",),
     ("pipeline",),
     ("study",),
+    ("report",),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

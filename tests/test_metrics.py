@@ -1,5 +1,6 @@
-"""Recall@K and its mean over days, against loops written from the definition."""
+"""Measures, their means over days, intervals and tests, against loops written from the definition."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.metrics import mean_over_days, paired_interval, recall_at, target_positions
+from uepp.metrics import (
+    NOT_FOUND,
+    auroc,
+    mean_over_days,
+    ndcg_at,
+    paired_interval,
+    paired_p_values,
+    precision_at,
+    recall_at,
+    reciprocal_rank,
+    resampled_means,
+    target_positions,
+)
 
 
 def recall_oracle(ranking: list[list[int]], targets: list[list[int]], k: int) -> list[float]:
@@ -179,3 +192,224 @@ def test_an_interval_leaves_out_what_has_no_value() -> None:
     assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day) == (0.5, 0.5)
     assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day))
     assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str)))
+
+
+# Measures beside recall
+
+
+def by_measure(k: int, ranking: list[list[int]], targets: list[list[int]]) -> dict[str, list[float]]:
+    request = np.array([row for row, wanted in enumerate(targets) for _ in wanted], np.int64)
+    target = np.array([product for wanted in targets for product in wanted], np.int64)
+    positions = target_positions(np.array(ranking, np.int64), request, target)
+    size = len(targets)
+    return {
+        "precision": precision_at(k, positions, request, size).tolist(),
+        "mrr": reciprocal_rank(k, positions, request, size).tolist(),
+        "ndcg": ndcg_at(k, positions, request, size).tolist(),
+    }
+
+
+def measures_oracle(k: int, ranking: list[list[int]], targets: list[list[int]]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {"precision": [], "mrr": [], "ndcg": []}
+    for results, wanted in zip(ranking, targets, strict=True):
+        if not wanted:
+            for column in values.values():
+                column.append(math.nan)
+            continue
+        hits = [result != -1 and result in wanted for result in results[:k]]
+        values["precision"].append(sum(hits) / k)
+        values["mrr"].append(1 / (hits.index(True) + 1) if any(hits) else 0.0)
+        ideal = sum(1 / math.log2(2 + place) for place in range(min(k, len(wanted))))
+        values["ndcg"].append(sum(1 / math.log2(2 + place) for place, hit in enumerate(hits) if hit) / ideal)
+    return values
+
+
+@settings(max_examples=200, deadline=None)
+@given(_rankings())
+def test_the_other_measures_are_the_oracle(case: tuple[list[list[int]], list[list[int]], int]) -> None:
+    ranking, targets, k = case
+    found, expected = by_measure(k, ranking, targets), measures_oracle(k, ranking, targets)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, err_msg=name)
+
+
+def test_measures_are_those_of_ir_measures_with_ties_and_grades() -> None:
+    """Scores are tied; names are such that trec_eval breaks ties as we do, by product index.
+
+    Reciprocal ranks come from another library there, which breaks them in another way: it gets the places.
+    """
+    ir_measures = pytest.importorskip("ir_measures")
+    rng = np.random.default_rng(4)
+    num_requests, num_products, width = 50, 60, 20
+    scores = rng.integers(0, 6, (num_requests, num_products)).astype(float)
+    order = np.lexsort((np.broadcast_to(np.arange(num_products), scores.shape), -scores))[:, :width]
+    assert (np.diff(np.sort(scores, axis=1), axis=1) == 0).mean() > 0.8, "ties"
+    grades = [
+        dict(
+            zip(rng.choice(num_products, size, replace=False).tolist(), rng.integers(1, 5, size).tolist(), strict=True)
+        )
+        for size in rng.integers(1, 9, num_requests)
+    ]
+
+    def name(product: int) -> str:
+        return f"p{num_products - product:03}"  # trec_eval puts the last name first
+
+    judged = [
+        ir_measures.Qrel(str(row), name(product), grade)
+        for row, of_request in enumerate(grades)
+        for product, grade in of_request.items()
+    ]
+    run = [
+        ir_measures.ScoredDoc(str(row), name(product), scores[row, product])
+        for row, results in enumerate(order.tolist())
+        for product in results
+    ]
+    places = [
+        ir_measures.ScoredDoc(str(row), name(product), -float(place))
+        for row, results in enumerate(order.tolist())
+        for place, product in enumerate(results)
+    ]
+    request = np.array([row for row, of_request in enumerate(grades) for _ in of_request])
+    target = np.array([product for of_request in grades for product in of_request])
+    gains = np.array([grade for of_request in grades for grade in of_request.values()], float)
+    positions = target_positions(order, request, target)
+    measures = {"P": precision_at, "R": recall_at, "RR": reciprocal_rank}
+    for k in (1, 5, 20):
+        pairs = [(getattr(ir_measures, name) @ k, of) for name, of in measures.items()]
+        for theirs, ours in [*pairs, (ir_measures.nDCG @ k, lambda *all_: ndcg_at(*all_, gains))]:
+            given = places if theirs.NAME == "RR" else run
+            measured = {int(one.query_id): one.value for one in ir_measures.iter_calc([theirs], judged, given)}
+            values = ours(k, positions, request, num_requests)
+            assert 0 < np.mean(values) < 1
+            np.testing.assert_allclose(values, [measured[row] for row in range(num_requests)], err_msg=str(theirs))
+
+
+def test_ndcg_without_any_gain_has_no_value() -> None:
+    positions, request = np.array([0, 1]), np.array([0, 2])
+    values = ndcg_at(5, positions, request, 3, np.array([0.0, 2.0]))
+    assert np.isnan(values[:2]).all()
+    assert values[2] == pytest.approx(1 / math.log2(3))
+
+
+def auroc_oracle(results: list[int], wanted: list[int], num_products: int) -> float:
+    """All pairs of a target and a product that is none; what is not listed is tied behind the last result."""
+    listed = [result for result in results if result != -1]
+    others = [product for product in range(num_products) if product not in wanted]
+    if not wanted or not others:
+        return math.nan
+    wins = 0.0
+    for target in wanted:
+        for other in others if 0 <= target < num_products else []:
+            here, there = (listed.index(one) if one in listed else len(listed) for one in (target, other))
+            wins += 1.0 if here < there else 0.5 if here == there else 0.0
+    return wins / (len(wanted) * len(others))
+
+
+@settings(max_examples=200, deadline=None)
+@given(_rankings(), st.integers(8, 12))
+def test_auroc_is_the_oracle(case: tuple[list[list[int]], list[list[int]], int], num_products: int) -> None:
+    ranking, targets, _ = case
+    request = np.array([row for row, wanted in enumerate(targets) for _ in wanted], np.int64)
+    target = np.array([product for wanted in targets for product in wanted], np.int64)
+    table = np.array(ranking)
+    positions = target_positions(table, request, target)
+    sizes = np.full(len(targets), num_products)
+    found = auroc(positions, target >= 0, request, (table >= 0).sum(axis=1), sizes)
+    expected = [auroc_oracle(*pair, num_products) for pair in zip(ranking, targets, strict=True)]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_auroc_of_a_whole_ranking_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(5)
+    ranking = np.stack([rng.permutation(30) for _ in range(6)])
+    targets = [rng.choice(30, size, replace=False) for size in (1, 2, 3, 5, 8, 29)]
+    request, target = np.repeat(np.arange(6), [len(row) for row in targets]), np.concatenate(targets)
+    full = np.full(6, 30)
+    found = auroc(target_positions(ranking, request, target), np.ones(len(target), bool), request, full, full)
+    expected = [
+        roc_auc_score(np.isin(np.arange(30), wanted), -np.argsort(order))
+        for order, wanted in zip(ranking, targets, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_auroc_of_who_lists_nothing_is_a_half() -> None:
+    positions, request = np.full(3, NOT_FOUND), np.array([0, 0, 1])
+    sizes = np.array([10, 10])
+    values = auroc(positions, np.array([True, True, False]), request, np.zeros(2, int), sizes)
+    assert values.tolist() == [0.5, 0.0]
+    assert np.isnan(auroc(np.array([0]), np.array([True]), np.array([0]), np.array([1]), np.array([1]))).all()
+
+
+# Intervals and tests
+
+
+def test_resampled_means_are_those_of_drawn_requests() -> None:
+    """By a loop with the same draws; a column of its own does not change the others."""
+    rng = np.random.default_rng(1)
+    day = np.array(["a"] * 7 + ["b"] * 4)
+    values = rng.random((11, 3))
+    values[2, 1] = values[8:, 1] = np.nan
+    found = resampled_means(values, day, num_resamples=50, seed=3)
+    draws = np.random.default_rng(3)
+    of_days = [values[day == label] for label in ("a", "b")]
+    rows = [draws.integers(0, len(part), (50, len(part))) for part in of_days]
+    for resample in range(50):
+        parts = [part[drawn[resample]] for part, drawn in zip(of_days, rows, strict=True)]
+        expected = [np.nanmean([np.nanmean(part[:, column]) for part in parts if not np.isnan(part[:, column]).all()])
+                    for column in range(3)]  # fmt: skip
+        np.testing.assert_allclose(found[resample], expected)
+    np.testing.assert_allclose(resampled_means(values[:, :1], day, 50, 3), found[:, :1])
+    assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), 5)).all()
+
+
+def p_value_oracle(differences: list[float], days: list[str]) -> float:
+    """Every pattern of signs, by a loop."""
+    shares = [difference / days.count(day) / len(set(days)) for difference, day in zip(differences, days, strict=True)]
+    observed, reached = abs(sum(shares)), 0
+    for pattern in itertools.product((1, -1), repeat=len(shares)):
+        reached += abs(sum(sign * share for sign, share in zip(pattern, shares, strict=True))) >= observed - 1e-9
+    return reached / 2 ** len(shares)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [1.0] * 10,
+        [1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 1.0, 1.0, -1.0, 1.0],
+        [0.31, -0.22, 0.17, 0.44, -0.05, 0.61, 0.02, -0.13, 0.29, 0.08],
+        [0.5, -0.5, 0.5, -0.5, 0.0, 0.0, 0.25, -0.25, 0.0, 0.0],
+    ],
+    ids=["all better", "few values", "many values", "equal"],
+)
+def test_p_values_are_shares_of_all_sign_patterns(column: list[float]) -> None:
+    days = ["a"] * 6 + ["b"] * 4
+    expected = p_value_oracle(column, days)
+    # ten times as many requests that do not differ: counted in the means, but without a sign
+    table = np.array([column, [-value for value in column]]).T
+    padded = np.concatenate([table] + [np.zeros_like(table)] * 19)
+    found = paired_p_values(padded, np.array(days * 20))
+    np.testing.assert_allclose(found, expected, atol=0.015)
+    np.testing.assert_allclose(paired_p_values(table, np.array(days)), expected, atol=0.015)
+    assert paired_p_values(padded, np.array(days * 20)).tolist() == found.tolist()
+    assert (found > 0).all()
+
+
+def test_p_values_where_nothing_differs_or_nothing_is_known() -> None:
+    table = np.array([[0.0, np.nan, 1.0], [0.0, np.nan, np.nan]])
+    found = paired_p_values(table, np.array(["a", "b"]))
+    assert found[0] == 1.0
+    assert np.isnan(found[1])
+    assert found[2] == 1.0
+
+
+def test_p_values_are_uniform_where_systems_are_the_same() -> None:
+    """Of 400 comparisons of equal systems, some 5% are significant at 5%: of recall's few values, and of many."""
+    rng = np.random.default_rng(6)
+    day = np.repeat(["a", "b"], 60)
+    for table in (rng.choice([-1.0, 0.0, 1.0], (120, 400), p=[0.2, 0.6, 0.2]), rng.standard_normal((120, 400))):
+        p_values = paired_p_values(table, day, num_flips=999)
+        assert 0.02 < np.mean(p_values <= 0.05) < 0.09
+        assert 0.4 < np.mean(p_values) < 0.6

@@ -152,26 +152,41 @@ def test_what_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_each_cell_is_run_once_and_a_failed_one_does_not_take_the_others_along(data: Path, tmp_path: Path) -> None:
-    """A study with a variant that cannot train; then without it, when nothing is left to do."""
+    """A study with a variant that cannot train; then one that asks less of the other, when nothing is left to do."""
+    out = tmp_path / "out"
     variants = {"good": {}, "bad": {"data": {"train_end": "2001-01-01"}}}
-    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1]))
-    cells = study.cells_of(read, tmp_path / "out", data, [], [])
+    also = ["uepp_boost", "fusion"]
+    settings = {**SMALL, "boosting": {"num_trials": 3, "max_boost": 3.0}}
+    read = study.load_study(
+        written(tmp_path / "s.yaml", settings=settings, variants=variants, seeds=[1], also=also, against=[])
+    )
+    cells = study.cells_of(read, out, data, [], [])
     with pytest.raises(InputError, match="1 of 2 cells failed; run the study again"):
-        study.run_study("s", read, cells, tmp_path / "out", QUIET)
-    kept = tmp_path / "out" / "cells" / cells[0].key
+        study.run_study("s", read, cells, out, QUIET)
+    kept = out / "cells" / f"{cells[0].key}-fusion-uepp_boost"
     assert sorted(path.name for path in kept.iterdir()) == ["config.yaml", "log.txt", "metrics.json"]
     assert load_config(str(kept / "config.yaml")) == cells[0].config
+    rows = json.loads((out / "s" / "results.json").read_text())["variants"]
+    assert list(rows) == ["good", "good, boosted", "good, with tuned BM25 (RRF)"]
+    assert rows["good"][0]["report"]["all"] != rows["good, with tuned BM25 (RRF)"][0]["report"]["all"]
     before = (kept / "metrics.json").stat().st_mtime_ns
-    results = study.run_study("s", read, cells[:1], tmp_path / "out", QUIET)
+
+    columns = {"NDCG@10": ["all", "ndcg@10"]}
+    less = study.load_study(
+        written(tmp_path / "less.yaml", settings=settings, variants={"good": {}}, seeds=[1], columns=columns)
+    )
+    results = study.run_study("less", less, study.cells_of(less, out, data, [], []), out, QUIET)
     assert (kept / "metrics.json").stat().st_mtime_ns == before
-    assert json.loads((tmp_path / "out" / "s" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert json.loads((out / "less" / "results.json").read_text()) == json.loads(json.dumps(results))
     (cell,) = results["variants"]["good"]
     assert cell["seed"] == 1
     assert 0 <= cell["report"]["all"]["recall@100"] <= 1
     assert cell["selection"] != cell["report"]
     assert results["opponents"]["bm25"]["report"]["all"]["recall@100"] > 0
-    table = (tmp_path / "out" / "s" / "table.md").read_text().splitlines()
+    table = (out / "less" / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in table[2:]] == ["| good", "| BM25, tuned"]
+    assert "| NDCG@10 |" in table[0]
+    assert f"{cell['report']['all']['ndcg@10']:.3f}".lstrip("0") in table[2]
 
 
 def scores(recall: float, tail: float | None) -> dict[str, dict[str, float | None]]:

@@ -49,6 +49,117 @@ def recall_at(k: int, positions: np.ndarray, request: np.ndarray, num_requests: 
     return np.divide(found, total, out=np.full(num_requests, np.nan), where=total > 0)
 
 
+def precision_at(k: int, positions: np.ndarray, request: np.ndarray, num_requests: int) -> np.ndarray:
+    """Precision@K of each request, Σ_{t ∈ T} 1[t ∈ R] / K.
+
+    It divides by K even where fewer products are found, or wanted: with one purchase a request it is at most 1 / K.
+
+    Args:
+        k: results that count.
+        positions: int [P], see `target_positions`.
+        request: int [P], request of each pair.
+        num_requests: R.
+
+    Returns:
+        float64 [R]; NaN for a request without targets.
+    """
+    found = np.bincount(request, weights=positions < k, minlength=num_requests)
+    return _where_wanted(found / k, request, num_requests)
+
+
+def reciprocal_rank(k: int, positions: np.ndarray, request: np.ndarray, num_requests: int) -> np.ndarray:
+    """1 / rank of each request's first target among the first K, 0 without one there; its mean is MRR@K.
+
+    Args:
+        k: results that count.
+        positions: int [P], see `target_positions`.
+        request: int [P], request of each pair.
+        num_requests: R.
+
+    Returns:
+        float64 [R]; NaN for a request without targets.
+    """
+    first = np.full(num_requests, NOT_FOUND, np.int64)
+    np.minimum.at(first, request, positions)
+    values = np.where(first < k, 1.0 / (np.minimum(first, k) + 1.0), 0.0)
+    return _where_wanted(values, request, num_requests)
+
+
+def ndcg_at(
+    k: int, positions: np.ndarray, request: np.ndarray, num_requests: int, gains: np.ndarray | None = None
+) -> np.ndarray:
+    """NDCG@K of each request, DCG@K / ideal DCG@K with DCG@K = Σ_t gain(t) / log2(1 + rank of t) (ranks from 1).
+
+    Gains count linearly, as in trec_eval (not 2^gain - 1). The ideal order has all of the request's pairs, those that
+    the catalogue lacks too: what cannot be found is a miss.
+
+    Args:
+        k: results that count.
+        positions: int [P], see `target_positions`.
+        request: int [P], request of each pair.
+        num_requests: R.
+        gains: float [P] ≥ 0; none: 1 each.
+
+    Returns:
+        float64 [R]; NaN for a request without a gain.
+    """
+    gains = np.ones(len(request)) if gains is None else np.asarray(gains, np.float64)
+    discount = np.where(positions < k, 1.0 / np.log2(np.minimum(positions, k) + 2.0), 0.0)
+    reached = np.bincount(request, weights=gains * discount, minlength=num_requests)
+    order = np.lexsort((-gains, request))
+    place = _place_in_group(request[order])
+    discount = np.where(place < k, 1.0 / np.log2(place + 2.0), 0.0)
+    ideal = np.bincount(request[order], weights=gains[order] * discount, minlength=num_requests)
+    return np.divide(reached, ideal, out=np.full(num_requests, np.nan), where=ideal > 0)
+
+
+def auroc(
+    positions: np.ndarray, is_there: np.ndarray, request: np.ndarray, num_results: np.ndarray, num_products: np.ndarray
+) -> np.ndarray:
+    """AUROC of each request: how often a target stands above a product that is none, drawn from the whole catalogue.
+
+    A system gives K results and does not tell the others apart, so all that it did not list is tied behind its last
+    result, and a tie counts one half. Where K is the whole catalogue, this is the area under the ROC curve of
+    its ranking. A target that the catalogue lacks counts 0: it stands below everything. Who lists nothing has ½.
+
+    Args:
+        positions: int [P], see `target_positions`.
+        is_there: bool [P], whether the catalogue has the target.
+        request: int [P], request of each pair.
+        num_results: int [R], how many products were listed.
+        num_products: int [R], how many there were to be listed.
+
+    Returns:
+        float64 [R]; NaN for a request without targets, or whose targets are the whole catalogue.
+    """
+    num_requests = len(num_products)
+    others = num_products - np.bincount(request, weights=is_there, minlength=num_requests)
+    is_found = positions < NOT_FOUND
+    num_found = np.bincount(request, weights=is_found, minlength=num_requests)
+    order = np.lexsort((positions, request))
+    targets_above = np.empty(len(request), np.int64)
+    targets_above[order] = _place_in_group(request[order])
+    others_listed = (num_results - num_found)[request]
+    above = np.where(is_found, positions - targets_above, others_listed)
+    tied = np.where(is_found, 0.0, others[request] - others_listed)
+    wins = np.where(is_there, others[request] - above - tied / 2, 0.0)
+    total = np.bincount(request, minlength=num_requests) * others
+    wins = np.bincount(request, weights=wins, minlength=num_requests)
+    return np.divide(wins, total, out=np.full(num_requests, np.nan), where=total > 0)
+
+
+def _where_wanted(values: np.ndarray, request: np.ndarray, num_requests: int) -> np.ndarray:
+    """The values of requests that have a target, NaN elsewhere."""
+    return np.where(np.bincount(request, minlength=num_requests) > 0, values, np.nan)
+
+
+def _place_in_group(sorted_groups: np.ndarray) -> np.ndarray:
+    """0, 1, 2, … within each run of equal values: int64 of the shape of `sorted_groups`."""
+    start = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
+    lengths = np.diff(start, append=len(sorted_groups))
+    return np.arange(len(sorted_groups)) - np.repeat(start, lengths)
+
+
 def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
     """Mean of each day's mean; NaN values are left out, and days without a value too.
 
@@ -67,13 +178,48 @@ def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
     return float(daily.mean())
 
 
+def resampled_means(values: np.ndarray, day: np.ndarray, num_resamples: int = 2_000, seed: int = 0) -> np.ndarray:
+    """Bootstrap of `mean_over_days` over requests, of several columns with the same draws.
+
+    Each resample draws as many requests of a day as the day has, with replacement. Days are given, not drawn. The
+    difference of two columns' means is the mean of their paired difference, since both have the same draws.
+
+    Args:
+        values: float [R, M], added up in their own precision; NaN is left out of its column.
+        day: [R], any labels.
+        num_resamples: S, how often to draw.
+        seed: of the draws.
+
+    Returns:
+        float64 [S, M], NaN where there was no value.
+    """
+    rng = np.random.default_rng(seed)
+    totals, num_days = np.zeros((num_resamples, values.shape[1])), np.zeros((num_resamples, values.shape[1]))
+    for label in np.unique(day):
+        of_day = values[day == label]
+        is_value = ~np.isnan(of_day)
+        numbers = np.where(is_value, of_day, np.zeros_like(of_day))
+        size = len(of_day)
+        step = max(1, 1_000_000 // size)
+        for begin in range(0, num_resamples, step):
+            rows = min(step, num_resamples - begin)
+            drawn = rng.integers(0, size, (rows, size))
+            drawn += np.arange(0, rows * size, size)[:, np.newaxis]
+            times = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(values.dtype)
+            sums = times @ numbers
+            num_values = times @ is_value if not is_value.all() else np.full_like(sums, size)
+            means = np.divide(sums, num_values, out=np.zeros_like(sums), where=num_values > 0)
+            totals[begin : begin + rows] += means
+            num_days[begin : begin + rows] += num_values > 0
+    return np.divide(totals, num_days, out=np.full_like(totals, np.nan), where=num_days > 0)
+
+
 def paired_interval(
     differences: np.ndarray, day: np.ndarray, *, confidence: float = 0.95, num_resamples: int = 2_000, seed: int = 0
 ) -> tuple[float, float]:
     """Bootstrap interval of `mean_over_days` of paired differences, over requests.
 
-    Each resample draws as many requests of a day as the day has, with replacement; the interval holds the middle
-    `confidence` of the resamples' means (percentile method). Days are given, not drawn.
+    It holds the middle `confidence` of the means of `resampled_means` (percentile method).
 
     Args:
         differences: float [R], one system's value minus the other's, for the same request; NaN is left out.
@@ -88,15 +234,67 @@ def paired_interval(
     is_value = ~np.isnan(differences)
     if not is_value.any():
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    values, days = differences[is_value], day[is_value]
-    means = np.zeros(num_resamples)
-    labels = np.unique(days)
-    for label in labels:
-        of_day = values[days == label]
-        step = max(1, 10_000_000 // len(of_day))
-        for begin in range(0, num_resamples, step):
-            part = means[begin : begin + step]
-            part += of_day[rng.integers(0, len(of_day), (len(part), len(of_day)))].mean(axis=1)
-    low, high = np.quantile(means / len(labels), [(1 - confidence) / 2, (1 + confidence) / 2])
+    means = resampled_means(differences[is_value, np.newaxis], day[is_value], num_resamples, seed)
+    (low, high) = middle(means, confidence)[:, 0]
     return float(low), float(high)
+
+
+def middle(means: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Ends of the interval that holds the middle `confidence` of resampled means: [2, M] of [S, M]."""
+    return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def paired_p_values(differences: np.ndarray, day: np.ndarray, num_flips: int = 9_999, seed: int = 0) -> np.ndarray:
+    """Two-sided p-values of `mean_over_days` of paired differences, by a randomisation test.
+
+    Were two systems the same, their values of a request could be exchanged: its difference has either sign with
+    equal chance. p is the share of random signs, the observed ones counted among them, that give a mean at
+    least as far from 0 (Fisher's test). Taken rather than a t-test, since recall of one purchase is 0 or 1 and not
+    normal; rather than Wilcoxon's, which tests another thing than the mean; and rather than counting bootstrap
+    means beyond 0, which is no test under the null hypothesis. Requests count as independent of each other.
+
+    Args:
+        differences: float [R, M]; NaN is left out of its column.
+        day: [R], any labels.
+        num_flips: how often signs are drawn; p is at least 1 / (num_flips + 1).
+        seed: of the draws.
+
+    Returns:
+        float64 [M]; 1 where all differences are 0, NaN without a value.
+    """
+    is_value = ~np.isnan(differences)
+    weight = np.zeros(differences.shape)
+    for label in np.unique(day):
+        of_day = day == label
+        weight[of_day] = 1.0 / np.maximum(is_value[of_day].sum(axis=0), 1)
+    shares = np.where(is_value, differences, 0.0) * weight
+    # Equal means must count as equal, whatever the order of addition: recall takes few values.
+    least = np.abs(shares.sum(axis=0)) - 1e-6 * np.abs(shares).sum(axis=0)
+    p_values, together = np.full(len(least), np.nan), []
+    for column in np.flatnonzero(is_value.any(axis=0)):
+        sizes, times = np.unique(np.abs(shares[:, column]), return_counts=True)
+        if len(sizes) < len(shares) / 10:
+            # m shares of one size with random signs are 2 · Binomial(m, ½) - m of them.
+            drawn = np.random.default_rng(seed).binomial(times, 0.5, (num_flips, len(sizes)))
+            reached = np.count_nonzero(np.abs((2.0 * drawn - times) @ sizes) >= least[column])
+            p_values[column] = (1 + reached) / (num_flips + 1)
+        else:
+            together.append(column)
+    if together:
+        beyond = _flips_beyond(shares[:, together].astype(np.float32), least[together], num_flips, seed)
+        p_values[together] = (1 + beyond) / (num_flips + 1)
+    return p_values
+
+
+def _flips_beyond(shares: np.ndarray, least: np.ndarray, num_flips: int, seed: int) -> np.ndarray:
+    """In how many of `num_flips` random signs a column of shares, float32 [R, M], adds up to `least` [M] or more."""
+    rng = np.random.default_rng(seed)
+    num_rows, total = len(shares), shares.sum(axis=0)
+    reached = np.zeros(len(total), np.int64)
+    step = max(1, 2_000_000 // num_rows)
+    for begin in range(0, num_flips, step):
+        flips = min(step, num_flips - begin)
+        bits = np.frombuffer(rng.bytes(flips * -(-num_rows // 8)), np.uint8).reshape(flips, -1)
+        is_kept = np.unpackbits(bits, axis=1, count=num_rows).astype(np.float32)
+        reached += np.count_nonzero(np.abs(2 * (is_kept @ shares) - total) >= least, axis=0)
+    return reached

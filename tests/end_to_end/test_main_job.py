@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -44,8 +45,15 @@ SETTINGS = {
     "negatives": {"num_uniform": 16},
     "training": {"max_steps": 10, "batch_size": 32, "checkpoint_every_steps": 5},
 }
-SEGMENTS = ("all", "head", "torso", "tail", "non_repeat")
-BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
+SEGMENTS = (
+    "all", "head", "torso", "tail", "signed_in", "anonymous", "with_history", "without_history", "non_repeat", "repeat",
+    "new_products",
+)  # fmt: skip
+MEASURES = [f"{name}@{k}" for name in ("recall", "ndcg", "precision") for k in (10, 100, 1000)] + [
+    "mrr@1000", "auroc@1000",
+]  # fmt: skip
+BM25S = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain")
+BY_DEFAULT = (*BM25S, "random_walk", "category_popularity", "own_history")
 
 
 @dataclass(frozen=True)
@@ -214,24 +222,37 @@ def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
 
 
 def assert_shape(metrics: dict[str, Any], systems: tuple[str, ...]) -> None:
-    """The stable shape: system → segment → recall@K and counts; null where a segment is empty."""
+    """The stable shape: system → segment → measures, counts and intervals; null where a segment is empty."""
     assert set(metrics["systems"]) == set(systems)
-    for scores in metrics["systems"].values():
+    assert list(metrics["comparisons"]) == [name for name in metrics["systems"] if name != "uepp"]
+    for name, scores in metrics["systems"].items():
         assert set(scores) == set(SEGMENTS)
         for segment, values in scores.items():
             recalls = [values[f"recall@{k}"] for k in (10, 100, 1000)]
-            assert set(values) == {"recall@10", "recall@100", "recall@1000", "num_queries", "num_requests"}
+            assert list(values) == [*MEASURES, "num_queries", "num_requests", "intervals"]
+            assert list(values["intervals"]) == (MEASURES if segment == "all" else MEASURES[:3])
             if values["num_requests"]:
                 assert 0 <= recalls[0] <= recalls[1] <= recalls[2] <= 1, segment
                 assert 0 < values["num_queries"] <= values["num_requests"]
+                for key, (low, high) in values["intervals"].items():
+                    assert low - 1e-6 <= values[key] <= high + 1e-6
             else:
                 assert recalls == [None] * 3
+                assert values["intervals"]["recall@10"] == [None, None]
+            if name != "uepp" and values["num_requests"]:
+                one = metrics["comparisons"][name][segment]["recall@100"]
+                assert one["difference"] == metrics["systems"]["uepp"][segment]["recall@100"] - recalls[1]
+                assert 0 < one["p_value"] <= 1
+        assert scores["signed_in"]["num_requests"] + scores["anonymous"]["num_requests"] == metrics["num_requests"]
         assert sum(scores[name]["num_requests"] for name in ("head", "torso", "tail")) == metrics["num_requests"]
         assert scores["all"]["num_requests"] == metrics["num_requests"] > 0
 
 
 def test_metrics_have_the_agreed_shape(job: Job) -> None:
-    assert_shape(job.metrics, ("uepp", *BM25S, "random_walk", "category_popularity"))
+    assert_shape(job.metrics, ("uepp", *BY_DEFAULT))
+    assert sum(day["num_requests"] for day in job.metrics["days"].values()) == job.metrics["num_requests"]
+    assert len(job.metrics["days"]) == job.metrics["num_days"]
+    assert set(job.metrics["chosen"]) == {"bm25_quality"}
     assert job.metrics["num_requests"] > 10
     assert job.metrics["num_days"] <= 5
     assert job.metrics["missing_target_share"] == 0
@@ -438,7 +459,7 @@ def evaluated(outcome: Outcome, run: Path) -> dict[str, Any]:
 def test_the_runs_own_events_file(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
     """Every request of the file counts, not only those of the report window."""
     metrics = evaluated(call("evaluate", copy, "--events", job.data / "events.parquet", "--json"), copy)
-    assert_shape(metrics, ("uepp", *BM25S, "random_walk", "category_popularity"))
+    assert_shape(metrics, ("uepp", *BY_DEFAULT))
     assert metrics["num_requests"] == requests_with_a_purchase(pq.read_table(job.data / "events.parquet"))
     assert metrics["num_requests"] > job.metrics["num_requests"]
     assert metrics["missing_target_share"] == 0
@@ -487,7 +508,7 @@ def test_events_without_any_optional_column(job: Job, copy: Path, tmp_path: Path
     events = report_events(job).select(["timestamp", "type", "query", "product_id"])
     pq.write_table(events, tmp_path / "few.parquet")
     metrics = evaluated(call("evaluate", copy, "--events", tmp_path / "few.parquet", "--json"), copy)
-    assert_shape(metrics, ("uepp", *BM25S, "random_walk", "category_popularity"))
+    assert_shape(metrics, ("uepp", *BY_DEFAULT))
     bought = events.filter(pc.equal(events["type"], "purchase"))
     # without session and user, a request is a query at a moment
     assert metrics["num_requests"] == len({(e["timestamp"], e["query"]) for e in bought.to_pylist()})
@@ -526,12 +547,45 @@ def test_data_and_events_exclude_each_other(job: Job, call: Callable[..., Outcom
 
 
 def test_chosen_opponents(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
-    outcome = call("evaluate", copy, "--against", "popularity, bm25_plain", "--json")
+    outcome = call("evaluate", copy, "--against", "popularity, bm25_plain, bm25_title, bm25_quality", "--json")
     assert outcome.code == 0, outcome.err
     metrics = json.loads(outcome.out)
-    assert_shape(metrics, ("uepp", "popularity", "bm25_plain"))
-    for name in ("uepp", "bm25_plain"):
+    assert_shape(metrics, ("uepp", "popularity", "bm25_plain", "bm25_title", "bm25_quality"))
+    for name in ("uepp", "bm25_plain", "bm25_quality"):
         assert metrics["systems"][name] == job.metrics["systems"][name]
+    # what was chosen is kept with the run: of bm25_quality by the training command, of bm25_title by this one
+    for name in ("bm25_quality", "bm25_title"):
+        kept = json.loads((copy / "baselines" / f"{name}.json").read_text())
+        assert kept.pop("version")
+        assert kept == metrics["chosen"][name]
+    assert not (job.run / "baselines" / "bm25_title.json").exists()
+
+
+def test_other_measures_are_printed_on_demand(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("evaluate", copy, "--against", "bm25", "--metrics", "ndcg,auroc")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("Recall@100: this run ")
+    assert "NDCG on" in outcome.out
+    assert "AUROC on" in outcome.out
+    assert "Recall on" not in outcome.out
+    assert f"{job.metrics['systems']['uepp']['all']['ndcg@10']:.3f}" in outcome.out
+    refused = call("evaluate", copy, "--metrics", "recall,f1")
+    assert (refused.code, refused.out) == (2, "")
+    known = "known are recall, ndcg, precision, mrr, auroc"
+    assert refused.err.splitlines()[-1] == f"error: --metrics f1: unknown measure; {known}"
+
+
+def test_chosen_settings_are_read_not_chosen_again(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    path = copy / "baselines" / "bm25_quality.json"
+    kept = json.loads(path.read_text())
+    changed = {**kept, "weights": dict.fromkeys(kept["weights"], 0.0)}
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    systems = json.loads(call("evaluate", copy, "--against", "bm25,bm25_quality", "--json").out)["systems"]
+    assert systems["bm25_quality"] == systems["bm25"] == job.metrics["systems"]["bm25"]
+    path.write_text(json.dumps({**changed, "version": "of another export"}), encoding="utf-8")
+    systems = json.loads(call("evaluate", copy, "--against", "bm25_quality", "--json").out)["systems"]
+    assert systems["bm25_quality"] == job.metrics["systems"]["bm25_quality"]
+    assert json.loads(path.read_text()) == kept
 
 
 def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) -> None:
@@ -542,6 +596,38 @@ def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) 
     assert message.startswith("error: --against elastic: unknown system; known are ")
     assert all(name in message for name in (*BM25S, "category_popularity", "popularity"))
     assert everything_below(job.run) == before
+
+
+# The report
+
+
+def test_the_report_is_one_page_with_its_figures(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+    outcome = call("report", copy)
+    assert outcome.code == 0, outcome.err
+    assert f"Report: {copy / 'report.html'}" in outcome.out
+    html = (copy / "report.html").read_text(encoding="utf-8")
+    for name in ("uepp", "bm25"):
+        assert f"{100 * job.metrics['systems'][name]['all']['recall@100']:.1f}%" in html
+    assert "generated marketplace" in html
+    assert "training.max_steps" in html
+    figures = {path.name for path in (copy / "report").iterdir()}
+    assert figures == {
+        f"{name}.{ending}" for name in ("systems", "groups", "days", "distance") for ending in ("svg", "png")
+    }
+    again = copy / "elsewhere" / "page.html"
+    assert call("report", copy, "--out", again).code == 0
+    drop = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+    assert drop.sub("", again.read_text(encoding="utf-8")) == drop.sub("", html), "the same requests and examples"
+
+
+def test_a_report_of_a_run_that_was_not_evaluated_is_refused(copy: Path, call: Callable[..., Outcome]) -> None:
+    (copy / "metrics.json").unlink()
+    outcome = call("report", copy)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1].endswith(f"run: uepp evaluate {copy}")
+    assert not (copy / "report.html").exists()
+    refused = call("report", copy, "--out", copy)
+    assert (refused.code, refused.err.splitlines()[-1]) == (2, f"error: --out {copy}: name a file that ends in .html")
 
 
 # Search

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uepp.evaluation.baselines import CategoryPopularity, Lexical, Popularity, System, lexical_texts
+from uepp.evaluation.baselines import LessPersonal, Lexical, System, lexical_texts
+from uepp.evaluation.popularity import CategoryPopularity, Popularity
 from uepp.features.requests import RawRequests
-from uepp.lexical.bm25 import BM25Settings
+from uepp.lexical.bm25 import BM25, BM25Settings
 
 Row = tuple[str, str, int, int, int]
 CATEGORIES = ["ring", "ring", "lamp", None, "lamp", "mug"]
@@ -166,14 +167,15 @@ def test_generated_queries_are_one_more_field() -> None:
     texts = lexical_texts(products(), generated)
     assert texts["generated"] == ["", "", "", "autumn deco", "", ""]
     settings = BM25Settings(weights={"word": 1.0, "generated": 0.5})
-    found = rank(Lexical(products(), "tuned", settings, generated), ["autumn", "xyzzy"], 3, 6)
+    found = rank(Lexical(BM25.build(texts, "tuned", settings)), ["autumn", "xyzzy"], 3, 6)
     assert found.tolist() == [[3, -1, -1], [-1, -1, -1]]
-    assert rank(Lexical(products(), "tuned", settings), ["autumn"], 3, 6).tolist() == [[-1, -1, -1]]
+    plain = Lexical(BM25.build(lexical_texts(products()), "tuned", settings))
+    assert rank(plain, ["autumn"], 3, 6).tolist() == [[-1, -1, -1]]
 
 
 @pytest.mark.parametrize("strength", ["plain", "stemmed", "tuned"])
 def test_lexical_ranking_keeps_to_the_catalogue_of_the_day(strength: Any) -> None:
-    system = Lexical(products(), strength)
+    system = Lexical(BM25.build(lexical_texts(products()), strength))
     ranking = rank(system, ["gold", "two words", "xyzzy"], 10, 6)
     assert set(ranking[0][ranking[0] >= 0].tolist()) == {0, 3, 4}
     assert ranking[1][0] == 0
@@ -181,3 +183,19 @@ def test_lexical_ranking_keeps_to_the_catalogue_of_the_day(strength: Any) -> Non
     prefix = rank(system, ["gold"], 10, 4)[0]
     assert set(prefix[prefix >= 0].tolist()) == {0, 3}
     assert np.issubdtype(ranking.dtype, np.integer)
+
+
+def test_less_is_told_of_who_asks() -> None:
+    class Listener:
+        def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+            heard.append((requests, k, num_products))
+            return np.zeros((len(requests), k), np.int64)
+
+    heard: list[tuple[RawRequests, int, int]] = []
+    known = RawRequests(["ring"], pa.table({"country": ["US"]}), {"clicks": np.array([[0, 1]])})
+    for has_place in (False, True):
+        LessPersonal(Listener(), has_place).rank(known, 3, 5)
+    alone, with_place = (requests for requests, *_ in heard)
+    assert [call[1:] for call in heard] == [(3, 5), (3, 5)]
+    assert (alone.queries, alone.contexts, alone.pointers, alone.past) == (["ring"], None, None, None)
+    assert (with_place.contexts, with_place.pointers) == (known.contexts, None)

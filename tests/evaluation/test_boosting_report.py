@@ -39,7 +39,7 @@ def make_requests(wanted: list[list[int]]) -> Requests:
     pairs = [(request, product) for request, products in enumerate(wanted) for product in products]
     targets = Targets(np.array([request for request, _ in pairs]), np.array([product for _, product in pairs]))
     raw = RawRequests([f"q{request}" for request in range(NUM_REQUESTS)])
-    return Requests(raw, DAY, SEEN, targets, Targets(np.empty(0, np.int64), np.empty(0, np.int64)))
+    return Requests(raw, DAY, SEEN, targets, np.zeros(len(pairs), bool), np.zeros(NUM_REQUESTS, bool))
 
 
 def recall(ranking: list[int], wanted: list[int], k: int) -> float:

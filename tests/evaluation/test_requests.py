@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from uepp.config import HistoryConfig
-from uepp.evaluation.recall import evaluate
-from uepp.evaluation.requests import load_requests
+from uepp.evaluation.measures import measure
+from uepp.evaluation.requests import load_judgments, load_requests
 from uepp.evaluation.segments import Segments
+from uepp.evaluation.slices import slices_of
 from uepp.features.requests import RawRequests
 
 US = pa.timestamp("us", "UTC")
@@ -49,7 +50,8 @@ HISTORIES = {
 
 def write_requests(path: Path, rows: list[dict[str, Any]]) -> Path:
     schema = pa.schema(
-        [("window", pa.string()), ("day", pa.date32()), ("query", pa.string()), ("targets", STRINGS),
+        [("window", pa.string()), ("day", pa.date32()), ("query", pa.string()), ("user_id", pa.string()),
+         ("targets", STRINGS),
          ("non_repeat_targets", STRINGS), *PLACE.items(), *((name, pa.int64()) for name in POINTERS)]
     )  # fmt: skip
     pq.write_table(pa.Table.from_pylist([dict.fromkeys(POINTERS, 0) | row for row in rows], schema), path)
@@ -70,7 +72,7 @@ def test_requests_targets_and_days(tmp_path: Path) -> None:
     path = write_requests(
         tmp_path / "requests.parquet",
         [
-            request("lamp", ["old", "next"], ["next"]),
+            request("lamp", ["old", "next"], ["next"], user_id="anna"),
             request("chosen", ["old"], window="selection"),
             request("lamp", ["unknown", "midnight"], [], day=TUESDAY),
             request("Stühle ", ["before"]),
@@ -83,8 +85,8 @@ def test_requests_targets_and_days(tmp_path: Path) -> None:
     assert requests.targets.request.tolist() == [0, 0, 1, 1, 2]
     assert requests.targets.product_index.tolist() == [0, 4, -1, 2, 1]
     assert requests.target_lists() == [[0, 4], [-1, 2], [1]]
-    assert requests.non_repeat_targets.request.tolist() == [0, 2]
-    assert requests.non_repeat_targets.product_index.tolist() == [4, 1]
+    assert requests.is_repeat.tolist() == [True, False, True, True, False]
+    assert requests.is_signed_in.tolist() == [True, False, False]
     assert requests.missing_target_share == 0.2
     assert load_requests(path, "selection", PRODUCTS).queries == ["chosen"]
 
@@ -116,6 +118,17 @@ def test_rows_of_several_chunks_keep_their_requests(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "many.parquet", row_group_size=3)
     one, many = (load_requests(tmp_path / f"{name}.parquet", "report", PRODUCTS) for name in ("one", "many"))
     assert many.target_lists() == one.target_lists() == [[0] * (number % 3) + [4] for number in range(10)]
+
+
+def test_grades_of_the_queries_that_are_asked(tmp_path: Path) -> None:
+    """Each request of a judged query has all of its products, those that the catalogue lacks too."""
+    graded = {"query": ["lamp", "other", "lamp", "mug"], "product_id": ["next", "old", "gone", "old"]}
+    pq.write_table(pa.table({**graded, "grade": [3.0, 2.0, 1.0, 0.5]}), tmp_path / "judgments.parquet")
+    judgments = load_judgments(tmp_path / "judgments.parquet", ["lamp", "Lamp", "mug", "lamp"], PRODUCTS)
+    assert judgments is not None
+    found = sorted(zip(judgments.pairs.request, judgments.pairs.product_index, judgments.grades, strict=True))
+    assert found == [(0, -1, 1.0), (0, 4, 3.0), (2, 0, 0.5), (3, -1, 1.0), (3, 4, 3.0)]
+    assert load_judgments(tmp_path / "judgments.parquet", ["unknown"], PRODUCTS) is None
 
 
 # Who asked
@@ -202,7 +215,7 @@ class _Clairvoyant:
 
 def test_systems_are_given_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of two days in turn, ranked a few at a time: place, history and targets stay together."""
-    monkeypatch.setattr("uepp.evaluation.recall._RANKED_AT_ONCE", 2)
+    monkeypatch.setattr("uepp.evaluation.measures._RANKED_AT_ONCE", 2)
     last = {1: "one", 2: "two", 3: "three"}
     rows = [
         request(last[1 + n % 3], [name], country=name, day=(MONDAY, TUESDAY)[n % 2], **pointers(1 + n % 3))
@@ -211,6 +224,7 @@ def test_systems_are_given_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows.append(request("one", ["old"], country="old", day=MONDAY))  # without its history: a miss
     requests = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS)
     system = _Clairvoyant()
-    scores = evaluate(system, requests, Segments(np.array(["head"] * 8), "all"), [1])
-    assert scores["all"]["recall@1"] == pytest.approx((4 / 5 + 3 / 3) / 2)
+    slices = slices_of(requests, Segments(np.array(["head"] * 8), "all"))
+    measured = measure(system, requests, slices, [1])
+    assert measured.mean(slices, "all", "recall@1", requests.day) == pytest.approx((4 / 5 + 3 / 3) / 2)
     assert [(number, len(queries)) for number, queries in system.asked] == [(4, 2), (4, 2), (4, 1), (5, 2), (5, 1)]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,11 +72,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def show_metrics(metrics: dict[str, Any], as_json: bool) -> None:
-    """Print the closing table of an evaluation."""
+def show_metrics(metrics: dict[str, Any], as_json: bool, measures: Sequence[str] = ("recall",)) -> None:
+    """Print the closing table of an evaluation, one for each of the measures."""
     if as_json:
         print_json(metrics)
     else:
-        from uepp.evaluation.recall import print_table
+        from uepp.evaluation.table import print_table
 
-        print_table(metrics, result_console)
+        print_table(metrics, result_console, measures)

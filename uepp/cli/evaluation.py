@@ -34,21 +34,36 @@ def evaluate(
         typer.Option(
             "--against",
             metavar="A,B",
-            help="Opponents, comma-separated: bm25, bm25_expanded (where a model generated queries), bm25_stemmed, "
-            "bm25_plain, random_walk, category_popularity, popularity, fusion (of the run and bm25), uepp_boost (where "
-            "the run is boosted). [default: uepp_boost where there is one, the BM25s, random_walk, and "
-            "category_popularity where products have categories]",
+            help="Opponents, comma-separated: bm25 (tuned), bm25_quality (times products' quality), bm25_stemmed, "
+            "bm25_plain, bm25_title (the title only), bm25_expanded (where a model generated queries), random_walk, "
+            "category_popularity, own_history, popularity, fusion (of the run and bm25), uepp_boost (where the run is "
+            "boosted). [default: all but bm25_title, popularity and fusion, as far as the data have what they need]",
         ),
     ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="A,B",
+            help="Measures to print, a table each: recall, ndcg, precision, mrr, auroc. metrics.json has all of them, "
+            "with intervals, by segment and day.",
+        ),
+    ] = "recall",
     as_json: JsonOption = False,
 ) -> None:
     """Recall of a run and its opponents on its report window, or on events it has never seen."""
     from uepp import pipeline
+    from uepp.evaluation.measures import MEASURES
+
+    shown = _names(metrics)
+    for name in shown:
+        if name not in MEASURES:
+            raise InputError(f"--metrics {name}: unknown measure; known are {', '.join(MEASURES)}")
 
     with working():
-        names = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
-        metrics, path = pipeline.evaluate_run(run, progress_console, data=data, events=events, against=names)
-    show_metrics(metrics, as_json)
+        names = None if against is None else _names(against)
+        found, path = pipeline.evaluate_run(run, progress_console, data=data, events=events, against=names)
+    show_metrics(found, as_json, shown)
     if not as_json:
         say(f"\nMetrics: {path}")
 
@@ -87,3 +102,8 @@ def study(
         return
     studies.print_study(results, result_console)
     say("\nStudy: ", (str(out / Path(name).stem), "bold"), "   (results.json, table.md)")
+
+
+def _names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]

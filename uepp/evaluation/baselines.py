@@ -3,22 +3,19 @@
 Every system may see the query and who asks, the products, and only what was known before the end of training.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from uepp.config import HistoryConfig, InteractionType
+from uepp.config import HistoryConfig
 from uepp.errors import InputError
 from uepp.features.raw import table_inputs
 from uepp.features.requests import RawRequests
 from uepp.features.text import TEXT_FIELDS
-from uepp.lexical.analysis import Strength
-from uepp.lexical.bm25 import BM25, BM25Settings
+from uepp.lexical.bm25 import BM25
 from uepp.lexical.fusion import fuse
 from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
@@ -47,6 +44,24 @@ class Towers:
         return search_exact(vectors, self._vectors[:num_products], k)[0]
 
 
+class LessPersonal:
+    """A system that is told less of who asks (UEPPR Figure 1): the query alone, or also the place.
+
+    Args:
+        system: is asked.
+        has_place: whether it is told the place.
+    """
+
+    def __init__(self, system: System, has_place: bool) -> None:
+        self._system = system
+        self._has_place = has_place
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        """See `System`."""
+        told = RawRequests(requests.queries, requests.contexts if self._has_place else None)
+        return self._system.rank(told, k, num_products)
+
+
 class BoostedTowers:
     """The run with its boosting: exact search over hydrated vectors (UEPPR IV)."""
 
@@ -66,27 +81,22 @@ class BoostedTowers:
 
 
 class Lexical:
-    """BM25 in one of its strengths.
+    """BM25, as it is or times quality.
+
+    S(q, p) = R(q, p) · Q(p), UEPPR's multiplicative boosting of its inverted index (UEPPR IV); Q is 1 here by default.
 
     Args:
-        products: the catalogue.
-        strength: how texts become terms.
-        settings: chosen ones; none: the strength's own.
-        generated: table of generated queries, for document expansion; none: the products' own texts only.
+        index: BM25 of the catalogue.
+        quality: Q, float32 [N] > 0; none: 1 for all.
     """
 
-    def __init__(
-        self,
-        products: pa.Table,
-        strength: Strength,
-        settings: BM25Settings | None = None,
-        generated: pa.Table | None = None,
-    ) -> None:
-        self.index = BM25.build(lexical_texts(products, generated), strength, settings)
+    def __init__(self, index: BM25, quality: np.ndarray | None = None) -> None:
+        self._index = index
+        self._quality = quality
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        return self.index.search(requests.queries, k, limit=num_products)[0]
+        return self._index.search(requests.queries, k, limit=num_products, multiplier=self._quality)[0]
 
 
 class Fusion:
@@ -106,56 +116,6 @@ class Fusion:
         return fuse([system.rank(requests, self._depth, num_products) for system in self._systems], k)[0]
 
 
-class Popularity:
-    """Products by their relevant interactions in the graph window, whatever was asked; ties by clicks."""
-
-    def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
-        self.scores = _popularity(_graph_with_index(export, products), relevant_types, products.num_rows)
-
-    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
-        """See `System`."""
-        return np.tile(_pad(_top(self.scores[:num_products], k), k), (len(requests), 1))
-
-
-class CategoryPopularity:
-    """The categories that a query led to in training, and what is popular in them.
-
-    score(p | q) = P(category of p | q) · popularity(p), with P from relevant interactions after the same
-    query. A query that was never seen backs off to popularity.
-    """
-
-    def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
-        graph = _graph_with_index(export, products)
-        self._popularity = _popularity(graph, relevant_types, products.num_rows)
-        categories = products.column("category").to_pylist()
-        self._of_query: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        weights = _interactions(graph, relevant_types)
-        for query, product, weight in zip(graph["query"], graph["product_index"], weights, strict=True):
-            category = categories[product]
-            if category is not None and weight > 0:
-                self._of_query[query][category] += weight
-        rows = defaultdict(list)
-        for row, category in enumerate(categories):
-            if category is not None:
-                rows[category].append(row)
-        self._members = {category: np.array(members) for category, members in rows.items()}
-
-    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
-        """See `System`."""
-        general = self._popularity
-        back_off = _pad(_top(general[:num_products], k), k)
-        known = {}
-        for query in set(requests.queries) & self._of_query.keys():
-            wanted = self._of_query[query]
-            scores = np.zeros(num_products)
-            for category, weight in wanted.items():
-                members = self._members[category]
-                members = members[members < num_products]
-                scores[members] = weight / sum(wanted.values()) * (general[members] + 1e-3)
-            known[query] = _pad(_top(scores, k), k)
-        return np.stack([known.get(query, back_off) for query in requests.queries])
-
-
 def lexical_texts(products: pa.Table, generated: pa.Table | None = None) -> dict[str, list[str]]:
     """Product texts for BM25, a text a product and field; empty fields are left out.
 
@@ -170,34 +130,3 @@ def lexical_texts(products: pa.Table, generated: pa.Table | None = None) -> dict
         text_of = {product_id: " ".join(asked) for product_id, asked in zip(ids, queries, strict=True)}
         texts["generated"] = [text_of.get(product_id, "") for product_id in products.column("product_id").to_pylist()]
     return {field: column for field, column in texts.items() if field in ("title", "tags") or any(column)}
-
-
-def _graph_with_index(export: Path, products: pa.Table) -> dict[str, Any]:
-    graph = pq.read_table(export / "graph.parquet")
-    row_of = {product: row for row, product in enumerate(products.column("product_id").to_pylist())}
-    columns = {name: graph.column(name).to_pylist() for name in ("query", "product_id", "clicks", "carts", "purchases")}
-    is_known = [product in row_of for product in columns["product_id"]]
-    kept = {name: [v for v, keep in zip(values, is_known, strict=True) if keep] for name, values in columns.items()}
-    return {**kept, "product_index": np.array([row_of[product] for product in kept["product_id"]], np.int64)}
-
-
-def _interactions(graph: dict[str, Any], types: tuple[InteractionType, ...]) -> np.ndarray:
-    columns = {"click": "clicks", "cart": "carts", "purchase": "purchases"}
-    return np.sum([np.array(graph[columns[name]], float) for name in types], axis=0)
-
-
-def _popularity(graph: dict[str, Any], types: tuple[InteractionType, ...], num_products: int) -> np.ndarray:
-    weights = _interactions(graph, types) + 1e-6 * np.array(graph["clicks"], float)
-    return np.bincount(graph["product_index"], weights=weights, minlength=num_products)
-
-
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Rows with the k highest positive scores, best first, ties by row."""
-    rows = np.flatnonzero(scores > 0)
-    if len(rows) > k:
-        rows = rows[scores[rows] >= np.partition(scores[rows], len(rows) - k)[len(rows) - k]]
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
-
-
-def _pad(rows: np.ndarray, k: int) -> np.ndarray:
-    return np.concatenate([rows, np.full(k - len(rows), -1, np.int64)])

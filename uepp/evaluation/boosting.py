@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uepp.evaluation.baselines import System
-from uepp.evaluation.recall import Positions
+from uepp.evaluation.measures import recalls as recalls_of
 from uepp.evaluation.requests import Requests
 from uepp.evaluation.segments import NAMES, Segments
 from uepp.metrics import mean_over_days, paired_interval, recall_at, target_positions
@@ -43,14 +43,13 @@ def compare(
         By segment (`all`, `head`, `torso`, `tail`) `num_requests` and for each K `recall@K`: `before`, `after`,
         `difference`, and its 95% bootstrap `interval`, a list of two.
     """
-    width = max(ks)
-    results = [Positions(system, requests, width) for system in (before, after)]
+    results = [recalls_of(system, requests, ks) for system in (before, after)]
     compared: dict[str, dict[str, Any]] = {}
     for name in ("all", *NAMES):
         is_in = np.ones(len(requests), bool) if name == "all" else segments.labels == name
         compared[name] = {"num_requests": int(is_in.sum())}
         for k in ks:
-            recalls = [np.where(is_in, one.recall(requests.targets, k), np.nan) for one in results]
+            recalls = [np.where(is_in, one[k], np.nan) for one in results]
             means = [mean_over_days(values, requests.day) for values in recalls]
             compared[name][f"recall@{k}"] = {
                 "before": means[0],
@@ -122,7 +121,7 @@ def plot_trade_off(rows: list[dict[str, float]], chosen: float, bound: float, k:
     recall, similarity = figure.subplots(2, 1, sharex=True)
     lines = []
     for name, style in (("all", "-"), ("head", "--"), ("torso", ":"), ("tail", "-.")):
-        values = [row[name] for row in rows]
+        values = np.array([row[name] for row in rows], float)  # null of a segment without requests becomes NaN
         if not np.isnan(values).all():
             lines += recall.plot(at, values, style, label=name, linewidth=2.2 if name == "all" else 1.4)
     recall.set_ylabel(f"Recall@{k}")

@@ -1,131 +1,93 @@
-"""Recall@K of systems on the same requests, by segment, and the closing table."""
+"""Figures of several systems on the same requests: means, intervals, and how far one is ahead of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from threadpoolctl import threadpool_limits
 
-from uepp.evaluation.baselines import System
-from uepp.evaluation.requests import Requests, Targets
-from uepp.evaluation.segments import NAMES, Segments
-from uepp.metrics import NOT_FOUND, mean_over_days, recall_at, target_positions
+from uepp.evaluation.measures import Measured, daily
+from uepp.evaluation.slices import ALL, JUDGED, Slices
+from uepp.metrics import middle, paired_p_values, resampled_means
 
-LABELS = {
-    "uepp": "UEPPR (this run)",
-    "uepp_boost": "UEPPR boost (this run)",
-    "bm25": "BM25, tuned",
-    "bm25_expanded": "BM25, tuned, with generated queries",
-    "bm25_stemmed": "BM25, stemmed",
-    "bm25_plain": "BM25, plain",
-    "fusion": "UEPPR + tuned BM25 (RRF)",
-    "random_walk": "random walk",
-    "category_popularity": "category + popularity",
-    "popularity": "popularity",
-}
-Scores = dict[str, dict[str, float]]
-_RANKED_AT_ONCE = 2_000
+_NUM_RESAMPLES = 1_000
+_DECIMALS = 6  # of intervals: their ends do not depend on how many systems are resampled together
 
 
-def evaluate(system: System, requests: Requests, segments: Segments, recall_at_ks: Sequence[int]) -> Scores:
-    """Recall@K of one system: mean of each day, then over days (UEPPR VI-A).
+def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray) -> dict[str, Any]:
+    """All figures of an evaluation.
 
-    Returns:
-        `{"all": {"recall@10": …, "num_requests": …, "num_queries": …}, "head": …, "torso", "tail", "non_repeat"}`.
-        `non_repeat` keeps only targets that the user had never bought before, and requests that still have one.
-    """
-    results = Positions(system, requests, max(recall_at_ks))
-    every = np.ones(len(requests), bool)
-    scores = {"all": results.summary(requests.targets, every, recall_at_ks)}
-    for name in NAMES:
-        scores[name] = results.summary(requests.targets, segments.labels == name, recall_at_ks)
-    scores["non_repeat"] = results.summary(requests.non_repeat_targets, every, recall_at_ks)
-    return scores
-
-
-class Positions:
-    """Positions of all targets in one system's rankings, ranked in parts of bounded memory.
+    The 95% intervals are of a bootstrap over requests, the p-values of a paired randomisation test (`uepp.metrics`).
+    Both are given of every measure for all and for judged requests, and of recall in the other slices.
 
     Args:
-        system: ranks.
-        requests: with their targets.
-        width: places that count, the largest K.
+        measured: systems by name; the first one is compared with each of the others.
+        slices: of the requests.
+        day: [R], their days.
+
+    Returns:
+        `systems`: by system and slice the measures, `num_queries`, `num_requests`, and `intervals` by measure;
+        `comparisons`: by other system, slice and measure `difference` (the first one's mean minus the other's),
+        `interval` and `p_value`; `days`: by day `num_requests` and by system the measures.
     """
-
-    def __init__(self, system: System, requests: Requests, width: int) -> None:
-        self._requests = requests
-        self._positions = {
-            id(targets): np.full(len(targets.request), NOT_FOUND, np.int64)
-            for targets in (requests.targets, requests.non_repeat_targets)
+    first, *others = measured
+    systems: dict[str, Any] = {name: {} for name in measured}
+    comparisons: dict[str, Any] = {name: {} for name in others}
+    for slice_name, part in slices.by_name.items():
+        values = {name: one.values[part.wanted] for name, one in measured.items()}
+        names = [name for name in values[first] if slice_name in (ALL, JUDGED) or name.startswith("recall@")]
+        table = np.stack([[of_system[name][part.rows] for name in names] for of_system in values.values()])
+        with threadpool_limits(1, "blas"):  # small matrices: threads would wait for each other, and add up in any order
+            intervals, differences, p_values = _compared(table, day[part.rows])
+        for row, name in enumerate(measured):
+            means = {key: measured[name].mean(slices, slice_name, key, day) for key in values[name]}
+            ends = dict(zip(names, intervals[row].tolist(), strict=True))
+            numbers = {"num_queries": part.num_queries, "num_requests": len(part.rows)}
+            systems[name][slice_name] = {**means, **numbers, "intervals": ends}
+        for row, name in enumerate(others):
+            ours, theirs = systems[first][slice_name], systems[name][slice_name]
+            comparisons[name][slice_name] = {
+                key: {"difference": ours[key] - theirs[key], "interval": ends, "p_value": p_value}
+                for key, ends, p_value in zip(names, differences[row].tolist(), p_values[row].tolist(), strict=True)
+            }
+    by_system = {name: daily(one, day) for name, one in measured.items()}
+    asked = slices.by_name[ALL].rows
+    days = {
+        str(label): {
+            "num_requests": int(np.sum(day[asked] == label)),
+            "systems": {name: of_days[str(label)] for name, of_days in by_system.items()},
         }
-        for num_products in np.unique(requests.num_products):
-            rows = np.flatnonzero(requests.num_products == num_products)
-            for begin in range(0, len(rows), _RANKED_AT_ONCE):
-                part = rows[begin : begin + _RANKED_AT_ONCE]
-                ranking = system.rank(requests.raw.take(part), width, int(num_products))
-                for targets in (requests.targets, requests.non_repeat_targets):
-                    self._place(targets, part, ranking)
+        for label in np.unique(day[asked])
+    }
+    return {"systems": systems, "comparisons": comparisons, "days": days}
 
-    def _place(self, targets: Targets, part: np.ndarray, ranking: np.ndarray) -> None:
-        row_in_part = np.full(len(self._requests), -1, np.int64)
-        row_in_part[part] = np.arange(len(part))
-        pair = np.flatnonzero(row_in_part[targets.request] >= 0)
-        self._positions[id(targets)][pair] = target_positions(
-            ranking, row_in_part[targets.request[pair]], targets.product_index[pair]
-        )
 
-    def recall(self, targets: Targets, k: int) -> np.ndarray:
-        """Recall@K of each request, float64 [R], NaN without a target."""
-        return recall_at(k, self._positions[id(targets)], targets.request, len(self._requests))
+def _compared(table: np.ndarray, day: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intervals and tests.
 
-    def summary(self, targets: Targets, is_in: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-        """Recall@K over some of the requests, bool [R], and how many these are."""
-        has_target = np.bincount(targets.request, minlength=len(self._requests)) > 0
-        counted = is_in & has_target
-        summary: dict[str, float] = {}
-        for k in ks:
-            recall = self.recall(targets, k)
-            summary[f"recall@{k}"] = mean_over_days(np.where(counted, recall, np.nan), self._requests.day)
-        queries = {query for query, keep in zip(self._requests.queries, counted, strict=True) if keep}
-        return {**summary, "num_queries": len(queries), "num_requests": int(counted.sum())}
+    Args:
+        table: float64 [S, M, r], the systems' values of r requests.
+        day: [r].
+
+    Returns:
+        Intervals [S, M, 2]; intervals of the first system's differences [S - 1, M, 2], and their p-values [S - 1, M].
+    """
+    num_systems, num_measures, num_requests = table.shape
+    if not num_requests:
+        empty = np.full((num_systems, num_measures, 2), np.nan)
+        return empty, empty[1:], empty[1:, :, 0]
+    columns = table.reshape(-1, num_requests).T
+    means = resampled_means(columns, day, _NUM_RESAMPLES).reshape(_NUM_RESAMPLES, num_systems, num_measures)
+    intervals = np.round(np.moveaxis(middle(means), 0, -1), _DECIMALS)
+    differences = np.round(np.moveaxis(middle(means[:, :1] - means[:, 1:]), 0, -1), _DECIMALS)
+    paired = (table[:1] - table[1:]).reshape(-1, num_requests).T
+    return intervals, differences, paired_p_values(paired, day).reshape(num_systems - 1, num_measures)
 
 
 def without_nan(scores: Any) -> Any:
     """The same nested scores with null for what has no value (JSON knows no NaN)."""
     if isinstance(scores, dict):
         return {key: without_nan(value) for key, value in scores.items()}
+    if isinstance(scores, list):
+        return [without_nan(value) for value in scores]
     return None if isinstance(scores, float) and np.isnan(scores) else scores
-
-
-def print_table(metrics: dict[str, Any], console: Console) -> None:
-    """The closing table: systems by Recall@K, for all requests and by segment."""
-    systems: dict[str, Any] = metrics["systems"]
-    ks = [key for key in next(iter(systems.values()))["all"] if key.startswith("recall@")]
-    shown = ["all", "head", "torso", "tail"]
-    if any(
-        scores["non_repeat"]["num_requests"] and scores["non_repeat"] != scores["all"] for scores in systems.values()
-    ):
-        shown.append("non_repeat")
-    title = f"Recall on {metrics['num_requests']:,} requests of {metrics['num_days']} days"
-    table = Table(title=title, caption=f"Segments: {metrics['segments']}", caption_justify="left")
-    table.add_column("segment")
-    table.add_column("system")
-    for k in ks:
-        table.add_column(f"R{k[6:]}", justify="right")
-    for segment in shown:
-        best = {
-            k: max((s[segment][k] for s in systems.values() if s[segment][k] is not None), default=None) for k in ks
-        }
-        for name, scores in systems.items():
-            cells = [_cell(scores[segment][k], scores[segment][k] == best[k]) for k in ks]
-            first = f"{segment} ({scores[segment]['num_requests']:,})" if name == next(iter(systems)) else ""
-            table.add_row(first, LABELS.get(name, name), *cells)
-        table.add_section()
-    console.print(table)
-
-
-def _cell(value: float | None, is_best: bool) -> str:
-    if value is None:
-        return "–"
-    return f"[bold]{value:.3f}[/bold]" if is_best else f"{value:.3f}"

@@ -35,14 +35,16 @@ class Requests:
         day: [R] ISO dates.
         num_products: int64 [R], leading catalogue rows that existed by the end of the request's day.
         targets: products with a relevant interaction in the request.
-        non_repeat_targets: those that the user had never bought before.
+        is_repeat: bool [P], targets that the user had bought before.
+        is_signed_in: bool [R], whether the log knows who asked.
     """
 
     raw: RawRequests
     day: np.ndarray
     num_products: np.ndarray
     targets: Targets
-    non_repeat_targets: Targets
+    is_repeat: np.ndarray
+    is_signed_in: np.ndarray
 
     def __len__(self) -> int:
         """R."""
@@ -52,6 +54,13 @@ class Requests:
     def queries(self) -> list[str]:
         """[R] texts."""
         return self.raw.queries
+
+    @property
+    def has_history(self) -> np.ndarray:
+        """Whether who asked had searched, clicked or bought before, bool [R]."""
+        if self.raw.pointers is None:
+            return np.zeros(len(self), bool)
+        return np.any([edges[:, 1] > edges[:, 0] for edges in self.raw.pointers.values()], axis=0)
 
     @property
     def missing_target_share(self) -> float:
@@ -80,21 +89,66 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     as_of = {
         day: num_products_before(products, datetime.combine(day, time(), UTC) + timedelta(days=1)) for day in set(days)
     }
-    product_ids = pa.array(products.column("product_id").to_pylist())
+    targets, new = (_flat(table.column(name)) for name in ("targets", "non_repeat_targets"))
+    users = table.column("user_id") if "user_id" in table.column_names else pa.nulls(table.num_rows)
     return Requests(
         raw=load_raw_requests(table, load_past_events(path.parent, products)),
         day=np.array([day.isoformat() for day in days]),
         num_products=np.array([as_of[day] for day in days], np.int64),
-        targets=_targets(table.column("targets"), product_ids),
-        non_repeat_targets=_targets(table.column("non_repeat_targets"), product_ids),
+        targets=Targets(targets[0], _rows_of(targets[1], products)),
+        is_repeat=~_is_among(targets, new),
+        is_signed_in=np.asarray(pc.is_valid(users), bool),
     )
 
 
-def _targets(column: pa.ChunkedArray, product_ids: pa.Array) -> Targets:
+@dataclass(frozen=True)
+class Judgments:
+    """Human grades of products for the queries of requests.
+
+    Attributes:
+        pairs: every judged product of each request's query.
+        grades: float64 [P].
+    """
+
+    pairs: Targets
+    grades: np.ndarray
+
+
+def load_judgments(path: Path, queries: list[str], products: pa.Table) -> Judgments | None:
+    """The grades of `judgments.parquet` for evaluated queries; none where no query is judged.
+
+    Args:
+        path: of the data set's table.
+        queries: [R] texts, compared as they are.
+        products: the catalogue in product-index order.
+    """
+    table = pq.read_table(path, columns=["query", "product_id", "grade"])
+    asked = pa.table({"query": pa.array(queries, pa.string()), "request": np.arange(len(queries))})
+    table = table.set_column(0, "query", pc.cast(table.column("query"), pa.string()))
+    joined = asked.join(table, "query", join_type="inner").sort_by([("request", "ascending")])
+    if not joined.num_rows:
+        return None
+    pairs = Targets(np.asarray(joined.column("request"), np.int64), _rows_of(joined.column("product_id"), products))
+    return Judgments(pairs, np.asarray(joined.column("grade"), np.float64))
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Rows and values of all entries of a column of lists."""
     lists = column.combine_chunks()
     if isinstance(lists, pa.ChunkedArray):
         lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], column.type)
-    index = pc.fill_null(pc.index_in(lists.flatten(), product_ids), -1)
-    return Targets(
-        request=np.asarray(pc.list_parent_indices(lists), np.int64), product_index=np.asarray(index, np.int64)
-    )
+    return np.asarray(pc.list_parent_indices(lists), np.int64), lists.flatten()
+
+
+def _rows_of(product_ids: pa.Array, products: pa.Table) -> np.ndarray:
+    """Product indexes, int64, -1 for products that the catalogue lacks."""
+    known = pa.array(products.column("product_id").to_pylist(), pa.string())
+    return np.asarray(pc.fill_null(pc.index_in(pc.cast(product_ids, pa.string()), known), -1), np.int64)
+
+
+def _is_among(pairs: tuple[np.ndarray, pa.Array], others: tuple[np.ndarray, pa.Array]) -> np.ndarray:
+    """Which (row, value) pairs are among others, bool."""
+    values = pa.concat_arrays([pairs[1], others[1]])
+    codes = np.asarray(values.dictionary_encode().indices, np.int64)
+    keys = np.concatenate([pairs[0], others[0]]) * (len(values) + 1) + codes
+    return np.isin(keys[: len(pairs[0])], keys[len(pairs[0]) :])

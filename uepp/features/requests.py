@@ -1,7 +1,7 @@
 """Requests as the exported query tower takes them: strings and numbers of who asks (UEPPR III-C)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,11 @@ class PastEvents:
 
     Attributes:
         texts: for each history input of the query tower, one text a row of its table; empty where unknown.
+        products: int64 product indexes of `clicks` and of `purchases`, one a row; -1 where the catalogue lacks it.
     """
 
     texts: dict[str, np.ndarray]
+    products: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
@@ -46,10 +48,14 @@ def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
     about = table_inputs(products, ["title", "tags"])
     ids = products.column("product_id").combine_chunks()
 
-    def texts_of(kind: str, name: str) -> np.ndarray:
-        known = np.array([*about[name], ""], object)
+    def rows_of(kind: str) -> np.ndarray:
         rows = pc.index_in(tables[kind].column("product_id").cast(pa.string()), ids.cast(pa.string()))
-        return known[np.asarray(pc.fill_null(rows, -1), np.int64)]
+        return np.asarray(pc.fill_null(rows, -1), np.int64)
+
+    rows = {kind: rows_of(kind) for kind in ("clicks", "purchases")}
+
+    def texts_of(kind: str, name: str) -> np.ndarray:
+        return np.array([*about[name], ""], object)[rows[kind]]
 
     def column(kind: str, name: str) -> np.ndarray:
         return np.array([text or "" for text in tables[kind].column(name).to_pylist()], object)
@@ -60,7 +66,8 @@ def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
             "recent_shops": column("clicks", "shop_id"),
             "recent_titles": texts_of("clicks", "title"),
             "purchased_tags": texts_of("purchases", "tags"),
-        }
+        },
+        rows,
     )
 
 

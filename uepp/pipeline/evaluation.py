@@ -1,35 +1,36 @@
 """The story of `uepp evaluate`: an export and its opponents on the same requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from rich.console import Console
 
-from uepp.artifacts import fingerprint, read_json, write_json
+import uepp
+from uepp.artifacts import MANIFEST, fingerprint, read_json, write_json
 from uepp.config import Config, load_config
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import validate, validate_events
 from uepp.errors import InputError
-from uepp.evaluation.baselines import BoostedTowers, CategoryPopularity, Fusion, Lexical, Popularity, System, Towers
-from uepp.evaluation.random_walk import RandomWalk
-from uepp.evaluation.recall import evaluate, without_nan
-from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.locality import FirstResults, is_abroad, places_of
+from uepp.evaluation.measures import measure
+from uepp.evaluation.recall import report, without_nan
+from uepp.evaluation.requests import Requests, load_judgments, load_requests
 from uepp.evaluation.segments import assign_segments
-from uepp.features.text_encoder import GENERATED
-from uepp.lexical.bm25 import BM25Settings
-from uepp.pipeline.stored import generated_queries, read_run
-from uepp.retrieval.boosting import BOOSTING
+from uepp.evaluation.slices import slices_of
+from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
+from uepp.features.catalog import num_products_before
+from uepp.pipeline.stored import read_run
 from uepp.retrieval.export import open_export
+from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import announced
 
-_BM25S = ("bm25", "bm25_stemmed", "bm25_plain")
-_EXPANDED = "bm25_expanded"
+__all__ = ["OPPONENTS", "evaluate_run"]
 _BOOSTED = "uepp_boost"
-OPPONENTS = (_BOOSTED, "fusion", *_BM25S, _EXPANDED, "random_walk", "category_popularity", "popularity")
-"""Systems that `--against` takes."""
 
 
 def evaluate_run(
@@ -41,89 +42,93 @@ def evaluate_run(
     against: Sequence[str] | None = None,
     window: Literal["selection", "report"] = "report",
 ) -> tuple[dict[str, Any], Path]:
-    """Recall@K of an export and its opponents; returns the metrics and the JSON file that holds them.
+    """Measure an export and its opponents; returns the metrics and the JSON file that holds them.
 
     Args:
         run_dir: a run with an export.
         console: for progress.
         data: evaluate the report window of this data set instead of the run's own.
         events: evaluate every request of this events table.
-        against: opponents; none: the run with boosting where it has some, the three BM25s, and category popularity
-            where products have categories.
+        against: opponents; none: those of `uepp.evaluation.systems` that are compared by default.
         window: which of the run's own requests; those of selection are what something may have been tuned on.
     """
     export_dir = open_export(run_dir)
+    if data is None and events is None:
+        refuse_refreshed(export_dir, "the run's own window (later requests come with --events or --data)")
     config = load_config(str(run_dir / "config.yaml"))
-    products = pq.read_table(export_dir / "products.parquet")
-    names = _opponents(against, products, export_dir)
+    known = known_of(run_dir, export_dir, config)
+    products = known.products
+    names = chosen_opponents(None if against is None else tuple(against), known)
     with announced(console, "requests"):
         requests, target = _requests(run_dir, export_dir, config, products, data, events, window)
+        if _BOOSTED in names:
+            _refuse_later_quality(export_dir, products, requests)
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
+        train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
+        graded = _judgments_path(run_dir, data)
+        judgments = None if graded is None else load_judgments(graded, requests.queries, products)
+        people, places = places_of(requests.raw.contexts, len(requests)), places_of(products, products.num_rows)
+        has_places = any(country for country in people.country) or not np.isnan(people.latitude).all()
+        abroad = is_abroad(people, places, requests.targets.request, requests.targets.product_index)
+        num_known = num_products_before(products, train_end)
+        slices = slices_of(requests, segments, num_known, judgments, abroad if has_places else None)
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
-    systems: dict[str, Any] = {}
+    measured = {}
     for name in ("uepp", *names):
         with announced(console, f"evaluation of {name}"):
-            system = _system(name, export_dir, products, config)
-            systems[name] = evaluate(system, requests, segments, config.evaluation.recall_at)
+            first = FirstResults(people, places) if has_places else None
+            measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
+    with announced(console, "intervals"):
+        figures = without_nan(report(measured, slices, requests.day))
     metrics = {
-        "run_id": read_json(export_dir / "manifest.json")["run_id"],
-        "systems": without_nan(systems),
+        "run_id": read_json(export_dir / MANIFEST)["run_id"],
+        **figures,
+        "locality": without_nan({name: one.locality for name, one in measured.items() if one.locality}),
         "segments": segments.rule,
         "num_requests": len(requests),
         "num_days": len(set(requests.day.tolist())),
         "missing_target_share": requests.missing_target_share,
-        "bm25": read_json(export_dir / "bm25.json") if (export_dir / "bm25.json").exists() else None,
+        "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,
+        "chosen": known.used,
     }
     write_json(target, metrics)
     return metrics, target
 
 
-def _opponents(against: Sequence[str] | None, products: pa.Table, export_dir: Path) -> tuple[str, ...]:
-    has_generated, has_boosting = (export_dir / GENERATED).exists(), (export_dir / BOOSTING).exists()
-    if against is None:
-        has_categories = products.column("category").null_count < products.num_rows
-        own = [name for name, is_there in ((_BOOSTED, has_boosting), (_EXPANDED, has_generated)) if is_there]
-        by_category = ("category_popularity",) if has_categories else ()
-        return (*own, *_BM25S, "random_walk", *by_category)
-    for name in against:
-        if name not in OPPONENTS:
-            raise InputError(f"--against {name}: unknown system; known are {', '.join(OPPONENTS)}")
-        if name == _EXPANDED and not has_generated:
-            raise InputError(
-                f"--against {name}: {export_dir} has no generated queries; they come with the text encoder "
-                "of a run of uepp pretrain"
-            )
-        if name == _BOOSTED and not has_boosting:
-            raise InputError(
-                f"--against {name}: {export_dir} has no boosting; make it with: uepp boost {export_dir.parent}"
-            )
-    return tuple(against)
+def known_of(run_dir: Path, export_dir: Path, config: Config) -> Known:
+    """What systems are fitted on; the run's selection window is read only where something is chosen on it."""
+    manifest, facts = read_json(export_dir / MANIFEST), read_json(run_dir / "run.json")
+    of_export = [manifest["files"].get(name) for name in ("products.parquet", "graph.parquet", "bm25.json")]
+    version = fingerprint(of_export, facts.get("mined"), list(config.boosting.features or ()), uepp.__version__)
+
+    def selection() -> Requests:
+        _, _, mined = read_run(run_dir)
+        return load_requests(mined / "requests.parquet", "selection", known.products)
+
+    known = Known(export_dir, config, selection, run_dir / "baselines", version)
+    return known
 
 
-def _system(name: str, export_dir: Path, products: pa.Table, config: Config) -> System:
+def _judgments_path(run_dir: Path, data: Path | None) -> Path | None:
+    """The human grades of the evaluated data set, or of the run's own; none: it has none, or is gone."""
+    directory = data or Path(read_json(run_dir / "run.json").get("data", run_dir))
+    path = directory / "judgments.parquet"
+    return path if path.is_file() else None
 
-    def tuned(of: str) -> BM25Settings:
-        chosen = read_json(export_dir / f"{of}.json")
-        return BM25Settings(chosen["k1"], chosen["b"], chosen["weights"])
 
-    makers: dict[str, Callable[[], System]] = {
-        "uepp": lambda: Towers(export_dir, config.history),
-        _BOOSTED: lambda: BoostedTowers(export_dir, config.history),
-        "bm25": lambda: Lexical(products, "tuned", tuned("bm25")),
-        _EXPANDED: lambda: Lexical(products, "tuned", tuned(_EXPANDED), generated_queries(export_dir)),
-        "bm25_stemmed": lambda: Lexical(products, "stemmed"),
-        "bm25_plain": lambda: Lexical(products, "plain"),
-        "fusion": lambda: Fusion(
-            [Towers(export_dir, config.history), Lexical(products, "tuned", tuned("bm25"))],
-            max(1_000, *config.evaluation.recall_at),
-        ),
-        "random_walk": lambda: RandomWalk(export_dir, products),
-        "category_popularity": lambda: CategoryPopularity(export_dir, products, config.data.relevant_types),
-        "popularity": lambda: Popularity(export_dir, products, config.data.relevant_types),
-    }
-    return makers[name]()
+def _refuse_later_quality(export_dir: Path, products: pa.Table, requests: Requests) -> None:
+    """A refreshed catalogue's quality may be newer than the requests: it would know what was bought."""
+    manifest, first_day = read_json(export_dir / MANIFEST), min(requests.day.tolist())
+    if "catalogue" not in manifest:
+        return
+    latest = pc.max(products.column("quality_as_of")).as_py()
+    if latest is not None and latest.date().isoformat() > first_day:
+        raise InputError(
+            f"{export_dir}: the refreshed catalogue's quality_as_of, {latest.isoformat()}, is later than requests of "
+            f"{first_day}, which would be leakage; leave {_BOOSTED} out (--against) or give later requests"
+        )
 
 
 def _requests(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,6 +13,7 @@ import uepp
 from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
 from uepp.config import Config, load_config, merge_settings, shipped_studies
 from uepp.errors import InputError
+from uepp.evaluation.systems import check_opponents
 from uepp.runs.directory import data_directory
 
 
@@ -39,6 +40,9 @@ class Study(BaseModel):
         settings: what all variants change of it.
         seeds: of training, each a cell of every variant.
         against: opponents, evaluated once.
+        also: systems that are made of a cell's towers, and evaluated in every cell.
+        columns: further columns of the table: its heading, and the slice (or `locality`) and the measure of the report
+            window.
         encoders: text encoders by name, each made once a data set; a variant takes one by its name in `text.encoder`.
         variants: by name, what each changes; `config` in it replaces the study's.
     """
@@ -50,6 +54,8 @@ class Study(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     against: tuple[str, ...] = ("bm25",)
+    also: tuple[Literal["uepp_boost", "uepp_query", "uepp_place", "fusion"], ...] = ()
+    columns: dict[str, tuple[str, str]] = Field(default_factory=dict)
     encoders: dict[str, EncoderSource] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
 
@@ -62,7 +68,8 @@ class Cell(NamedTuple):
         seed: of training.
         config: resolved.
         data: digests of the data set's tables.
-        key: of its directory.
+        key: what it is known by.
+        also: systems that it has beside its towers.
     """
 
     variant: str
@@ -70,6 +77,12 @@ class Cell(NamedTuple):
     config: Config
     data: list[str]
     key: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return "-".join([self.key, *sorted(self.also)])
 
 
 class EncoderCell(NamedTuple):
@@ -108,13 +121,15 @@ def load_study(source: str) -> Study:
             raise InputError(f"{source}: no such study; give a YAML file or one of: {', '.join(shipped_studies())}")
         path = Path(str(resources.files("uepp.configs") / "studies" / f"{name}.yaml"))
     try:
-        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        study = Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{path}: {key}: {problem['msg']}; got {str(problem['input'])[:80]}") from None
+    check_opponents(study.against, f"{path}: against:")
+    return study
 
 
 def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[str]) -> list[EncoderCell]:
@@ -167,7 +182,7 @@ def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], v
             settings = merge_settings(settings, {"training": {"seed": seed}})
             config = _placed(study.variants[name].get("config", study.config), settings, out, data)
             key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
-            cells.append(Cell(name, seed, config, digests.of(config), key))
+            cells.append(Cell(name, seed, config, digests.of(config), key, study.also))
     return cells
 
 

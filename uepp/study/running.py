@@ -23,6 +23,15 @@ from uepp.study.definition import Cell, EncoderCell, Study, cell_key
 from uepp.study.table import markdown
 
 _METRICS = "metrics.json"
+_BOOSTED = "uepp_boost"
+_ROW_NAMES = {
+    "uepp": "{}",
+    _BOOSTED: "{}, boosted",
+    "uepp_query": "{}, told the query alone",
+    "uepp_place": "{}, told query and place",
+    "fusion": "{}, with tuned BM25 (RRF)",
+}
+"""What a system of a cell is called in the table, after its variant."""
 
 
 def make_encoders(encoders: Sequence[EncoderCell], out: Path, console: Console) -> None:
@@ -71,7 +80,7 @@ def run_study(
         InputError: some cells failed; the others are kept.
     """
     folder = out / "cells"
-    missing = list({cell.key: cell for cell in cells if not (folder / cell.key / _METRICS).is_file()}.values())
+    missing = list({cell.key: cell for cell in cells if _kept(cell, folder) is None}.values())
     failed = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
@@ -79,18 +88,21 @@ def run_study(
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         task = progress.add_task(name, total=len(cells), completed=len(cells) - len(missing))
-        running = {pool.submit(_run_cell, cell.config.model_dump_json(), folder / cell.key): cell for cell in missing}
+        running = {
+            pool.submit(_run_cell, cell.config.model_dump_json(), folder / cell.name, cell.also): cell
+            for cell in missing
+        }
         for future in as_completed(running):
             cell = running[future]
             progress.advance(task)
             try:
                 future.result()
-                progress.console.print(f"  {_line(cell, read_json(folder / cell.key / _METRICS))}", highlight=False)
+                progress.console.print(f"  {_line(cell, read_json(folder / cell.name / _METRICS))}", highlight=False)
             except Exception as error:
                 failed.append(cell)
-                log = folder / cell.key / "log.txt"
+                log = folder / cell.name / "log.txt"
                 progress.console.print(f"  {cell.variant}, seed {cell.seed}: failed ({error}); {log}", markup=False)
-    done = [cell for cell in cells if (folder / cell.key / _METRICS).is_file()]
+    done = [cell for cell in cells if _kept(cell, folder) is not None]
     results = _collect(study, done, folder)
     if done and study.against:
         results["opponents"] = _opponents(study, done, folder, console)
@@ -123,13 +135,21 @@ def _make_encoder(settings: str, directory: Path, source: str | None) -> None:
     shutil.rmtree(run_dir)
 
 
+def _kept(cell: Cell, folder: Path) -> Path | None:
+    """Directory of a cell that is there, with at least the systems that are asked for; none: it is to be run."""
+    for metrics in sorted(folder.glob(f"{cell.key}*/{_METRICS}")):
+        if {"uepp", *cell.also} <= read_json(metrics)["report"]["systems"].keys():
+            return metrics.parent
+    return None
+
+
 def _run_cell(settings: str, directory: Path, against: Sequence[str] = ()) -> None:
     """Train, export and evaluate in a process of its own; only the figures are kept.
 
     Args:
         settings: the configuration as JSON.
         directory: of the cell; `metrics.json` is written last.
-        against: opponents; their BM25 is tuned only if there are any.
+        against: other systems; BM25 is tuned only if there are any, and the run is boosted where it is among them.
     """
     console = _logged(directory)
 
@@ -150,10 +170,20 @@ def _run_cell(settings: str, directory: Path, against: Sequence[str] = ()) -> No
     seconds["step"] = _step_seconds(run_dir)
     pipeline.export(run_dir, console, tune=bool(against))
     lap("export")
+    others = list(against)
+    if _BOOSTED in against:
+        if not pipeline.boost(run_dir, console)["is_boosted"]:
+            others.remove(_BOOSTED)
+        lap("boost")
     windows = {}
     for window in ("selection", "report"):
-        metrics, _ = pipeline.evaluate_run(run_dir, console, against=against, window=window)
+        metrics, _ = pipeline.evaluate_run(run_dir, console, against=others, window=window)
         windows[window] = {key: metrics[key] for key in ("systems", "segments", "num_requests", "num_days")}
+        systems = windows[window]["systems"]
+        for name, locality in metrics["locality"].items():
+            systems[name]["locality"] = locality
+        # Where no weights beat similarity alone, a boosted run is what it was.
+        systems |= {name: systems["uepp"] for name in against if name not in systems}
     lap("evaluate")
     save_config(config, directory / "config.yaml")
     write_json(directory / _METRICS, {**windows, "seconds": seconds})
@@ -217,16 +247,23 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
 def _collect(study: Study, cells: Sequence[Cell], folder: Path) -> dict[str, Any]:
     variants: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        metrics = read_json(folder / cell.key / _METRICS)
-        variants.setdefault(cell.variant, []).append(
-            {
-                "seed": cell.seed,
-                "cell": cell.key,
-                "seconds": metrics["seconds"],
-                **{window: metrics[window]["systems"]["uepp"] for window in ("selection", "report")},
-            }
-        )
-    return {"description": study.description, "uepp_version": uepp.__version__, "variants": variants}
+        directory = _kept(cell, folder) or folder / cell.name
+        metrics = read_json(directory / _METRICS)
+        for system in ("uepp", *cell.also):
+            variants.setdefault(_ROW_NAMES[system].format(cell.variant), []).append(
+                {
+                    "seed": cell.seed,
+                    "cell": directory.name,
+                    "seconds": metrics["seconds"] if system == "uepp" else {},
+                    **{window: metrics[window]["systems"][system] for window in ("selection", "report")},
+                }
+            )
+    return {
+        "description": study.description,
+        "uepp_version": uepp.__version__,
+        "columns": study.columns,
+        "variants": variants,
+    }
 
 
 def _line(cell: Cell, metrics: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from uepp.evaluation.recall import LABELS
+from uepp.evaluation.systems import LABELS
 
 _COLUMNS = (
     ("report", "all", "recall@10", "R@10"),
@@ -21,7 +21,16 @@ _COLUMNS = (
 """Window, segment, metric and heading of each column of quality."""
 _COSTS = (("step", 1_000.0, "ms a step"), ("train", 1.0, "train, s"), ("export", 1.0, "export, s"))
 """Key in `seconds`, units in a second, and heading of each column of cost."""
-_HEADINGS = (*(heading for *_, heading in _COLUMNS), *(heading for *_, heading in _COSTS))
+
+
+def _quality_columns(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The columns of quality, with those that the study adds."""
+    return [*_COLUMNS, *(("report", *place, heading) for heading, place in results.get("columns", {}).items())]
+
+
+def headings(results: dict[str, Any]) -> list[str]:
+    """Of the columns of quality and of cost, without the variant's name and its number of seeds."""
+    return [*(column[-1] for column in _quality_columns(results)), *(cost[-1] for cost in _COSTS)]
 
 
 class Row(NamedTuple):
@@ -42,17 +51,13 @@ class Row(NamedTuple):
 
 def summary(results: dict[str, Any]) -> list[Row]:
     """Rows of a study's table: its variants, then its opponents."""
+    columns = [column[:3] for column in _quality_columns(results)]
     rows = [
-        Row(
-            name,
-            len(cells),
-            [_spread(cells, *column[:3]) for column in _COLUMNS],
-            [_cost(cells, *c[:2]) for c in _COSTS],
-        )
+        Row(name, len(cells), [_spread(cells, *column) for column in columns], [_cost(cells, *c[:2]) for c in _COSTS])
         for name, cells in results["variants"].items()
     ]
     for name, scores in results.get("opponents", {}).items():
-        quality = [_spread([scores], *column[:3]) for column in _COLUMNS]
+        quality = [_spread([scores], *column) for column in columns]
         rows.append(Row(LABELS.get(name, name), 0, quality, [None] * len(_COSTS)))
     return rows
 
@@ -63,7 +68,7 @@ def _cost(cells: Sequence[dict[str, Any]], key: str, per_second: float) -> float
 
 
 def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: str) -> tuple[float, float] | None:
-    values = [cell[window][segment].get(metric) for cell in cells]
+    values = [cell[window].get(segment, {}).get(metric) for cell in cells]
     if any(value is None for value in values):
         return None
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
@@ -71,7 +76,8 @@ def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: 
 
 def markdown(results: dict[str, Any]) -> str:
     """The table as Markdown."""
-    lines = ["| variant | seeds | " + " | ".join(_HEADINGS) + " |", "|---" * (len(_HEADINGS) + 2) + "|"]
+    names = headings(results)
+    lines = ["| variant | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     lines += ["| " + " | ".join(_texts(row)) + " |" for row in summary(results)]
     return "\n".join(lines) + "\n"
 
@@ -79,7 +85,7 @@ def markdown(results: dict[str, Any]) -> str:
 def print_study(results: dict[str, Any], console: Console) -> None:
     """The table on a terminal."""
     table = Table(title=results["description"] or None, caption="mean ± standard deviation over seeds")
-    for heading in ("variant", "seeds", *_HEADINGS):
+    for heading in ("variant", "seeds", *headings(results)):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for row in summary(results):
         table.add_row(*_texts(row))

@@ -1,0 +1,253 @@
+"""Slices, measures and comparisons of an evaluation, against loops over requests."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from uepp.evaluation.measures import daily, measure, measure_names
+from uepp.evaluation.recall import report, without_nan
+from uepp.evaluation.requests import Judgments, Requests, Targets
+from uepp.evaluation.segments import Segments
+from uepp.evaluation.slices import Slices, slices_of
+from uepp.evaluation.table import headline, print_table
+from uepp.features.requests import RawRequests
+
+NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 14, 12, 8
+DAY = np.array(["mon"] * 6 + ["tue"] * 8)
+SEGMENT = np.array(["head", "tail"] * 7)
+SEEN = np.array([10] * 6 + [12] * 8)
+SIGNED_IN = np.array([True, False, True, True, False, True, True] * 2)
+HISTORY = np.array([[0, 2], [0, 0], [3, 3], [2, 3], [0, 0], [1, 2], [4, 4]] * 2)
+KS = (2, 5)
+
+
+class Fixed:
+    """Gives each request its own ranking, in the catalogue of the day."""
+
+    def __init__(self, rankings: dict[str, list[int]]) -> None:
+        self._rankings = rankings
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        rows = [[row for row in self._rankings[query] if row < num_products] for query in requests.queries]
+        return np.array([(row + [-1] * k)[:k] for row in rows])
+
+
+class Case:
+    """Requests with one to three targets of which some are repeats, and two systems."""
+
+    def __init__(self, seed: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self.wanted = [rng.choice(NUM_PRODUCTS, rng.integers(1, 4), replace=False).tolist() for _ in range(14)]
+        self.wanted[3].append(-1)
+        self.wanted[9] = [-1]
+        pairs = [(request, product) for request, products in enumerate(self.wanted) for product in products]
+        self.is_repeat = rng.random(len(pairs)) < 0.3
+        targets = Targets(*np.array(pairs, np.int64).T)
+        queries = [f"q{n // 2}" if n < 4 else f"q{n}" for n in range(NUM_REQUESTS)]
+        pointers = {"searches": np.zeros((14, 2), np.int64), "clicks": HISTORY}
+        raw = RawRequests(queries, pointers=pointers)
+        self.requests = Requests(raw, DAY, SEEN, targets, self.is_repeat, SIGNED_IN)
+        self.pairs = [(*pair, bool(again)) for pair, again in zip(pairs, self.is_repeat, strict=True)]
+        self.rankings = [
+            {query: rng.permutation(NUM_PRODUCTS)[: rng.integers(3, 10)].tolist() for query in queries}
+            for _ in range(2)
+        ]
+        self.systems = [Fixed(ranking) for ranking in self.rankings]
+
+    def slices(self, judgments: Judgments | None = None) -> Slices:
+        is_abroad = np.array([abroad(request, product) for request, product, _ in self.pairs])
+        return slices_of(self.requests, Segments(SEGMENT, "by hand"), NUM_KNOWN, judgments, is_abroad)
+
+    def values(self, system: int, measure_of: Any, keep: Any = lambda request, product, again: True) -> list[float]:
+        """A measure of each request, of the targets that are kept; NaN without one."""
+        values = []
+        for request, query in enumerate(self.requests.queries):
+            wanted = [p for r, p, again in self.pairs if r == request and keep(r, p, again)]
+            ranked = [row for row in self.rankings[system][query] if row < SEEN[request]][: max(KS)]
+            values.append(measure_of(ranked, wanted, SEEN[request]) if wanted else np.nan)
+        return values
+
+
+def abroad(request: int, product: int) -> int:
+    """Some pairs are, some are not, of some it is not known."""
+    return (request + product) % 3 - 1
+
+
+def recall(k: int) -> Any:
+    return lambda ranked, wanted, size: sum(p in ranked[:k] for p in wanted) / len(wanted)
+
+
+def area(ranked: list[int], wanted: list[int], size: int) -> float:
+    """How often a target beats another product; what is not listed is tied, what the catalogue lacks loses."""
+    others = [row for row in range(size) if row not in wanted]
+    wins = 0.0
+    for target in wanted:
+        for other in others:
+            places = [ranked.index(row) if row in ranked else 99 for row in (target, other)]
+            if target in range(size):
+                wins += (places[0] < places[1]) + 0.5 * (places[0] == places[1])
+    return wins / len(wanted) / len(others)
+
+
+def mean_of_days(values: list[float], is_in: np.ndarray) -> float:
+    days = []
+    for day in ("mon", "tue"):
+        kept = [value for n, value in enumerate(values) if is_in[n] and DAY[n] == day and not np.isnan(value)]
+        if kept:
+            days.append(np.mean(kept))
+    return float(np.mean(days)) if days else float("nan")
+
+
+EVERY = np.ones(NUM_REQUESTS, bool)
+HAS_HISTORY = HISTORY[:, 1] > HISTORY[:, 0]
+CUTS = {
+    "all": EVERY,
+    "head": SEGMENT == "head",
+    "torso": SEGMENT == "torso",
+    "tail": SEGMENT == "tail",
+    "signed_in": SIGNED_IN,
+    "anonymous": ~SIGNED_IN,
+    "with_history": HAS_HISTORY,
+    "without_history": ~HAS_HISTORY,
+}
+KEPT = {
+    "non_repeat": lambda request, product, again: not again,
+    "repeat": lambda request, product, again: again,
+    "new_products": lambda request, product, again: product >= NUM_KNOWN,
+    "domestic": lambda request, product, again: abroad(request, product) == 0,
+    "foreign": lambda request, product, again: abroad(request, product) == 1,
+}
+
+
+def test_every_slice_is_that_of_a_loop() -> None:
+    case = Case()
+    slices = case.slices()
+    assert list(slices.by_name) == [*CUTS, *KEPT]
+    measured = measure(case.systems[0], case.requests, slices, KS)
+    seen = set()
+    for name, part in slices.by_name.items():
+        keep = KEPT.get(name, lambda *_: True)
+        is_in = CUTS.get(name, EVERY)
+        for k in KS:
+            values = case.values(0, recall(k), keep)
+            found = measured.mean(slices, name, f"recall@{k}", DAY)
+            np.testing.assert_allclose(found, mean_of_days(values, is_in))
+            seen.add(found)
+        rows = [n for n, value in enumerate(values) if is_in[n] and not np.isnan(value)]
+        assert part.rows.tolist() == rows
+        assert part.num_queries == len({case.requests.queries[n] for n in rows})
+        areas = case.values(0, area, keep)
+        np.testing.assert_allclose(measured.mean(slices, name, "auroc@5", DAY), mean_of_days(areas, is_in))
+    assert len(seen) > 10, "slices differ"
+    assert 0 < len(slices.by_name["repeat"].rows) < NUM_REQUESTS
+    assert 0 < len(slices.by_name["new_products"].rows) < NUM_REQUESTS
+
+
+def test_parts_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    slices = case.slices()
+    whole = measure(case.systems[0], case.requests, slices, KS)
+    monkeypatch.setattr("uepp.evaluation.measures._RANKED_AT_ONCE", 3)
+    parts = measure(case.systems[0], case.requests, slices, KS)
+    for wanted, values in whole.values.items():
+        assert list(values) == measure_names(KS)
+        for name, column in values.items():
+            np.testing.assert_array_equal(column, parts.values[wanted][name])
+
+
+def test_grades_are_the_gains_of_judged_requests() -> None:
+    """Only NDCG, over judged products instead of purchases; a grade below 0 is worth as much as none."""
+    case = Case()
+    pairs = Targets(np.array([0, 0, 0, 5, 5, 7]), np.array([3, 4, -1, 1, 2, 6]))
+    grades = np.array([3.0, 1.0, 2.0, -1.0, 2.0, 0.0])
+    slices = case.slices(Judgments(pairs, grades))
+    measured = measure(case.systems[0], case.requests, slices, KS)
+    assert list(measured.values["judged"]) == ["ndcg@2", "ndcg@5"]
+    assert slices.by_name["judged"].rows.tolist() == [0, 5]
+    values = []
+    for request, gains in ((0, {3: 3.0, 4: 1.0, -1: 2.0}), (5, {2: 2.0})):
+        ranked = [row for row in case.rankings[0][case.requests.queries[request]] if row < SEEN[request]][:5]
+        reached = sum(gains.get(row, 0.0) / np.log2(2 + place) for place, row in enumerate(ranked))
+        ideal = sum(gain / np.log2(2 + place) for place, gain in enumerate(sorted(gains.values(), reverse=True)))
+        values.append(reached / ideal)
+    assert any(values)
+    assert measured.mean(slices, "judged", "ndcg@5", DAY) == pytest.approx(np.mean(values))
+    assert measured.mean(slices, "all", "ndcg@5", DAY) != pytest.approx(np.mean(values))
+
+
+def test_days_are_means_of_their_requests() -> None:
+    case = Case()
+    measured = measure(case.systems[0], case.requests, case.slices(), KS)
+    found = daily(measured, DAY)
+    values = np.array(case.values(0, recall(5)))
+    assert list(found) == ["mon", "tue"]
+    for day in found:
+        assert found[day]["recall@5"] == pytest.approx(values[day == DAY].mean())
+
+
+def reported(case: Case) -> dict[str, Any]:
+    slices = case.slices()
+    names = ("uepp", "bm25")
+    measured = {name: measure(one, case.requests, slices, KS) for name, one in zip(names, case.systems, strict=True)}
+    return report(measured, slices, DAY)
+
+
+def test_the_report_compares_the_first_system_with_the_others() -> None:
+    case = Case()
+    found = reported(case)
+    assert list(found) == ["systems", "comparisons", "days"]
+    assert list(found["comparisons"]) == ["bm25"]
+    ours, theirs = (found["systems"][name] for name in ("uepp", "bm25"))
+    for name, compared in found["comparisons"]["bm25"].items():
+        shown = measure_names(KS) if name == "all" else ["recall@2", "recall@5"]
+        assert list(compared) == list(ours[name]["intervals"]) == shown
+        for key, one in compared.items():
+            if not ours[name]["num_requests"]:
+                assert np.isnan([one["difference"], *one["interval"], one["p_value"]]).all()
+                continue
+            assert one["difference"] == pytest.approx(ours[name][key] - theirs[name][key])
+            low, high = ours[name]["intervals"][key]
+            assert low - 1e-6 <= ours[name][key] <= high + 1e-6
+            assert one["interval"][0] - 1e-6 <= one["difference"] <= one["interval"][1] + 1e-6
+            assert 0 < one["p_value"] <= 1
+    assert ours["torso"]["num_requests"] == 0
+    for day, number in (("mon", 6), ("tue", 8)):
+        assert found["days"][day]["num_requests"] == number
+    mean = np.mean([found["days"][day]["systems"]["bm25"]["ndcg@5"] for day in ("mon", "tue")])
+    assert mean == pytest.approx(theirs["all"]["ndcg@5"])
+
+
+def test_figures_do_not_depend_on_who_else_is_compared() -> None:
+    case = Case()
+    slices = case.slices()
+    measured = {name: measure(one, case.requests, slices, KS) for name, one in zip("ab", case.systems, strict=True)}
+    both, alone = report(measured, slices, DAY), report({"a": measured["a"]}, slices, DAY)
+    assert without_nan(alone["systems"]["a"]) == without_nan(both["systems"]["a"])
+    assert alone["comparisons"] == {}
+    again = report({"a": measured["a"], "same": measured["a"]}, slices, DAY)
+    same = again["comparisons"]["same"]["all"]["recall@2"]
+    assert same == {"difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0}
+
+
+def test_what_is_printed() -> None:
+    case = Case()
+    metrics = without_nan(reported(case)) | {"segments": "by hand", "num_requests": 14, "num_days": 2}
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_table(metrics, console, ("recall", "mrr"))
+    text = console.export_text()
+    one = metrics["comparisons"]["bm25"]["all"]["recall@5"]
+    answer = headline(metrics)
+    assert answer is not None
+    assert text.startswith(answer)
+    assert f"{one['difference']:+.3f}".replace("-", "−") in answer
+    ours = metrics["systems"]["uepp"]
+    for key in ("recall@2", "recall@5", "mrr@5"):
+        assert f"{ours['all'][key]:.3f}" in text
+    for word in ("R@2", "MRR on", "head", "tail", "new", "BM25, tuned", "by hand"):
+        assert word in text
+    assert "torso" not in text, "a segment without requests has no column"
+    del metrics["comparisons"]["bm25"]
+    assert headline(metrics) is None

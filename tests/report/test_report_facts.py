@@ -1,0 +1,241 @@
+"""What the report reads and concludes: files that it refuses, figures beside the paper's, and the words for them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reported import STUDY, cell, facts_of, metrics_of, requests
+
+from uepp.config import Config, TrainingConfig, load_config
+from uepp.errors import InputError
+from uepp.report import answer, gather, paper, records, wording
+from uepp.report.figures import Point
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What `gather` reads of a run."""
+    directory = tmp_path / "run"
+    write(directory / "metrics.json", metrics_of(requests()))
+    write(directory / "export" / "manifest.json", {"run_id": "r", "uepp_version": "0.1.0", "num_products": 40})
+    write(directory / "export" / "windows.json", {"train_end": "2024-05-04T00:00:00+00:00"})
+    write(directory / "export" / "vectors" / "part-00000.npy", "x" * 100)
+    write(
+        directory / "logs" / "training.csv",
+        "step,loss,examples_per_second\n10,1.0,512\n20,1.0,256\n20,1.0,256\n25,1.0,0\n30,1.0,512\n",
+    )
+    return directory
+
+
+def gathered(run: Path, *studies: Path) -> gather.Facts:
+    return gather.gather(run, run / "export", Config(), {"data": str(run)}, run / "mined", studies)
+
+
+def test_what_was_recorded_is_read(run: Path) -> None:
+    write(run / "dataset.json", {"name": "shop"})
+    facts = gathered(run)
+    # 10 steps at 512, 10 at 256 examples a second, told twice; 5 of unknown speed; 5 at 512; batches of 512
+    assert facts.training == gather.Training(25, 10 + 20 + 5, 25 * 512 / 35)
+    assert facts.sizes["vectors"] == 100
+    assert facts.data == {"name": "shop"}
+    assert (facts.num_events, facts.boosting, facts.tuning, facts.studies) == (None, None, None, {})
+    assert (facts.ks, facts.main_k) == ([1, 5, 20], 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "no such file, the run is not evaluated yet"),
+        ({"comparisons": None}, "written by an earlier version, it has no comparisons"),
+        ({"days": None}, "written by an earlier version, it has no days"),
+        ({"run_id": "other"}, "of another export"),
+        ({"comparisons": {"random_walk": {}}}, "does not compare with tuned BM25"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_refused(run: Path, change: dict[str, Any] | None, said: str) -> None:
+    path = run / "metrics.json"
+    if change is None:
+        path.unlink()
+    else:
+        changed = json.loads(path.read_text(encoding="utf-8")) | change
+        write(path, {key: value for key, value in changed.items() if value is not None})
+    with pytest.raises(InputError, match=said) as refused:
+        gathered(run)
+    assert str(refused.value).endswith(f"run: uepp evaluate {run}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_without_variants_is_refused(run: Path, tmp_path: Path) -> None:
+    write(tmp_path / "empty" / "results.json", {"variants": {}})
+    with pytest.raises(InputError, match="not the results of a study"):
+        gathered(run, tmp_path / "empty")
+    with pytest.raises(InputError, match="no such file"):
+        gathered(run, tmp_path / "nowhere")
+
+
+def test_a_study_goes_by_the_name_of_its_folder(run: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "encoders" / "results.json", STUDY)
+    other = write(tmp_path / "other" / "encoders" / "results.json", STUDY)
+    assert list(gathered(run, file.parent).studies) == ["encoders"]
+    assert len(gathered(run, file, other.parent).studies) == 2, "two of the same name are both there"
+
+
+def test_boosting_that_was_taken_away_is_not_told(run: Path) -> None:
+    write(run / "boosting" / "report.json", {"is_boosted": True, "run_id": "r"})
+    assert gathered(run).boosting is None
+    write(run / "export" / "boosting.json", {})
+    assert gathered(run).boosting == {"is_boosted": True, "run_id": "r"}
+    write(run / "boosting" / "report.json", {"is_boosted": False, "run_id": "r"})
+    assert gathered(run).boosting is None
+
+
+def test_reports_of_another_run_are_not_told(run: Path) -> None:
+    write(run / "tuning" / "report.json", {"run_id": "r"})
+    assert gathered(run).tuning == {"run_id": "r"}
+    write(run / "tuning" / "report.json", {"run_id": "other"})
+    assert gathered(run).tuning is None
+
+
+def test_changed_settings_are_those_that_differ() -> None:
+    config = Config(training=TrainingConfig(max_steps=7))
+    assert gather.changed_settings(config) == [("training.max_steps", Config().training.max_steps, 7)]
+    assert gather.changed_settings(Config()) == []
+
+
+def test_groups_are_those_of_the_metrics(tmp_path: Path) -> None:
+    metrics = metrics_of(requests())
+    groups = answer.groups(facts_of(tmp_path, metrics))
+    assert groups[0].name == "all"
+    assert {"head", "torso", "tail", "signed_in", "anonymous", "non_repeat", "repeat"} <= {one.name for one in groups}
+    for group in groups:
+        compared = metrics["comparisons"]["bm25"][group.name]["recall@5"]
+        assert group.difference == compared["difference"] == pytest.approx(group.ours.value - group.theirs.value)
+        assert group.num_requests == metrics["systems"]["uepp"][group.name]["num_requests"] > 0
+        low, high = group.interval
+        assert group.verdict == ("ahead" if low > 0 else "behind" if high < 0 else "undecided")
+
+
+def group(name: str, difference: float, low: float, high: float, size: int = 10) -> answer.Group:
+    ours, theirs = Point(0.5 + difference, None, None), Point(0.5, None, None)
+    return answer.Group(name, name, "", size, ours, theirs, difference, [low, high], 0.5)
+
+
+def test_the_sentences_say_where_the_run_is_not_ahead() -> None:
+    ahead = [group("all", 0.2, 0.1, 0.3), group("head", 0.3, 0.2, 0.4), group("tail", 0.1, 0.05, 0.2)]
+    assert answer.for_whom(ahead) == [
+        "Ahead of tuned BM25 in each of the 2 groups.",
+        "The difference is largest for head (+30.0 points) and smallest for tail (+10.0).",
+    ]
+    mixed = [*ahead, group("new", -0.1, -0.2, -0.05, 1_234), group("few", 0.0, -0.2, 0.2, 3)]
+    said = answer.for_whom(mixed)
+    assert said[0] == "Ahead of tuned BM25 in 2 of the 4 groups."
+    assert said[1] == "Behind for new (1,234 requests)."
+    assert said[2] == "Not to be told from chance for few (3 requests)."
+    assert said[3].endswith("smallest for new (−10.0).")
+    assert answer.for_whom(ahead[:1]) == []
+
+
+def other(name: str, recall: float, low: float, high: float) -> answer.Other:
+    return answer.Other(name, name, recall, (low + high) / 2, [low, high], 0.5)
+
+
+def test_a_system_that_is_better_than_the_run_is_named() -> None:
+    bm25, good, same = other("bm25", 0.4, 0.1, 0.3), other("walk", 0.7, -0.3, -0.1), other("twin", 0.5, -0.1, 0.1)
+    assert answer.against_others([good, same, bm25]) == [
+        "Of the other systems, walk (.700) finds more than this run.",
+        "Not to be told from this run: twin (.500).",
+    ]
+    weak = other("plain", 0.3, 0.2, 0.3)
+    assert answer.against_others([bm25, weak]) == ["The only other system is plain with .300."]
+    assert answer.against_others([weak, weak]) == ["The best of the 2 other systems is plain with .300."]
+    assert answer.against_others([bm25]) == ["No other system was compared."]
+
+
+def test_what_is_not_known_is_said(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, metrics_of(requests()))
+    said = " ".join(answer.not_known(facts))
+    assert "one training, of seed 1" in said
+    assert "generated marketplace" not in said
+    generated = facts_of(tmp_path, facts.metrics, data={"name": "marketplace", "seed": 1}, studies={"a": STUDY})
+    said = " ".join(answer.not_known(generated))
+    assert "generated marketplace" in said
+    assert "spread over seeds in the studies" in said
+    assert "not in the catalogue" in " ".join(answer.how_sure(facts)), "one purchase is of a product that is gone"
+
+
+def test_changes_are_relative_and_paired_by_seed() -> None:
+    (one,) = paper.changes({"encoders": STUDY})
+    assert (one.source, one.theirs, one.variants) == ("Table III", 0.15, ("all encoders", "Without  Graph"))
+    assert one.ours == pytest.approx(0.82 / 0.775 - 1)
+    first, second = 0.80 / 0.75 - 1, 0.84 / 0.80 - 1
+    assert one.spread == pytest.approx(abs(first - second) / math.sqrt(2))
+    assert one.num_seeds == 2
+    alone = {"variants": {"all encoders": [cell(1, 0.8)], "without graph": [cell(2, 0.4)]}}
+    (one,) = paper.changes({"x": alone})
+    assert (one.ours, one.spread, one.num_seeds) == (pytest.approx(1.0), None, 1)
+    assert paper.changes({"x": {"variants": {"all encoders": [cell(1, 0.8)]}}}) == []
+
+
+def test_the_paper_has_a_figure_in_every_column() -> None:
+    table = paper.figures()["systems"]
+    assert {row["name"]: row["figures"] for row in table["rows"]}["UEPPR"] == [0.674, 0.71, 0.69, 0.82]
+    assert all(len(row["figures"]) == len(table["columns"]) for row in table["rows"])
+    assert {row["change"] for row in paper.figures()["changes"]} >= {0.03, 0.093, 0.11, 0.01, 0.039, 0.063, 0.15, 0.08}
+    assert all(len(pair) == 2 for row in paper.figures()["changes"] for pair in row["ours"])
+
+
+@pytest.mark.parametrize(("name", "expected"), [("etsy", "UEPPR"), ("demo", "UEPPR rand"), ("base", None)])
+def test_which_of_the_papers_systems_a_run_is(name: str, expected: str | None) -> None:
+    config = load_config(name)
+    if expected == "UEPPR" and "text" not in config.model.product_encoders:
+        expected = "UEPPR no T5"
+    assert paper.own_name(config) == expected
+
+
+def test_systems_of_the_paper_are_found_among_ours(tmp_path: Path) -> None:
+    study = {"variants": {"base": [cell(1, 0.4), cell(2, 0.6)]}}
+    rows = {row[0]: row for row in paper.systems(facts_of(tmp_path, metrics_of(requests()), studies={"main": study}))}
+    assert rows["Base"][2] == "base (main)"
+    assert rows["Base"][3][0] == pytest.approx(0.5), "Recall@100 of all requests, mean over seeds"
+    assert rows["Base"][3][2] is None, "tail was not measured there"
+    assert rows["Random-walk"][2] == "random_walk"
+    assert rows["UEPPR boost"][2] == ""
+
+
+def test_commands_quote_what_has_to_be_quoted(tmp_path: Path) -> None:
+    lines = records.commands(facts_of(tmp_path, metrics_of(requests())))
+    assert lines[0].startswith("uepp train '")
+    assert """'/data of '"'"'mine'"'"''""" in lines[0]
+    assert lines[1:] == ["uepp evaluate NEW_RUN --against bm25,random_walk", "uepp report NEW_RUN"]
+    about = {"name": "marketplace", "seed": 3, "num_products": 50, "num_events": 1_000}
+    lines = records.commands(facts_of(tmp_path, metrics_of(requests()), data=about))
+    assert lines[0] == "uepp generate DIR --products 50 --events 1000 --seed 3"
+    assert "--data DIR --run NEW_RUN" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (wording.recall(0.8657), ".866"), (wording.recall(1.0), "1.000"), (wording.recall(0.99961), "1.000"),
+        (wording.recall(0.0), ".000"), (wording.recall(None), "–"), (wording.recall(math.nan), "–"),
+        (wording.signed(-0.0123), "−.012"), (wording.signed(0.0001), ".000"), (wording.signed(-0.0001), ".000"),
+        (wording.signed(1.0), "+1.000"), (wording.points(0.3649), "+36.5"), (wording.points(-0.0001), "0.0"),
+        (wording.p_value(1e-4), "≤ .0001"), (wording.p_value(0.0312), ".0312"), (wording.p_value(1.0), "1.0000"),
+        (wording.p_clause(0.5), "p\u00a0=\u00a0.5000"), (wording.share(0.8657), "86.6%"),
+        (wording.size(999), "999 bytes"), (wording.size(20_480), "20.5 kB"), (wording.size(123_456_789), "123 MB"),
+        (wording.size(5e15), "5,000 TB"), (wording.duration(59), "59 s"), (wording.duration(463), "7 min 43 s"),
+        (wording.duration(3_700), "1 h 1 min"), (wording.listed(["a", "b", "c"]), "a, b and c"),
+        (wording.listed([]), ""), (wording.setting([0.25, None, True]), "[0.25, none, true]"),
+        (wording.signed_between([None, None]), "–"), (wording.signed_between([-0.1, 0.2]), "−.100 to +.200"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_one_way(text: str, expected: str) -> None:
+    assert text == expected

@@ -1,0 +1,109 @@
+"""What an evaluation prints: the answer in a line, then a row a system."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from uepp.evaluation.slices import ALL
+from uepp.evaluation.systems import LABELS
+
+_OPPONENT = "bm25"
+_SLICES = (("head", "head"), ("torso", "torso"), ("tail", "tail"), ("non_repeat", "new"))
+"""Slices that have a column, and its heading."""
+_NAMES = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "mrr": "MRR", "auroc": "AUROC"}
+
+
+def headline(metrics: dict[str, Any]) -> str | None:
+    """The answer in a line: recall of the run, of tuned BM25, and the difference; none without that opponent."""
+    compared = metrics["comparisons"].get(_OPPONENT)
+    key = main_key(metrics, "recall")
+    if compared is None or compared[ALL][key]["difference"] is None:
+        return None
+    ours, theirs = (metrics["systems"][name][ALL][key] for name in ("uepp", _OPPONENT))
+    one = compared[ALL][key]
+    (low, high), p_value = one["interval"], one["p_value"]
+    return (
+        f"{key.capitalize()}: this run {_plain(ours)}, tuned BM25 {_plain(theirs)}; difference "
+        f"{_signed(one['difference'])} (95% interval {_signed(low)} to {_signed(high)}, p {_p(p_value)})"
+    )
+
+
+def print_table(metrics: dict[str, Any], console: Console, measures: Sequence[str] = ("recall",)) -> None:
+    """The closing table: the answer, then systems by a measure, for all requests and by segment.
+
+    Args:
+        metrics: of `metrics.json`.
+        console: to print on.
+        measures: some of `MEASURES`, a table each.
+    """
+    answer = headline(metrics)
+    if answer is not None:
+        console.print(answer, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for measure in measures:
+        console.print(_table(metrics, measure))
+
+
+def main_key(metrics: dict[str, Any], measure: str) -> str:
+    """The measure at the K that segments are shown at: 100, else the middle one."""
+    keys = _keys(metrics, measure)
+    return next((key for key in keys if key.endswith("@100")), keys[len(keys) // 2])
+
+
+def _table(metrics: dict[str, Any], measure: str) -> Table:
+    systems: dict[str, Any] = metrics["systems"]
+    of_run = next(iter(systems.values()))
+    keys, main = _keys(metrics, measure), main_key(metrics, measure)
+    columns = [(_heading(key), ALL, key) for key in keys]
+    shown = [(name, heading) for name, heading in _SLICES if _says_something(of_run, name)]
+    columns += [(f"{heading}\n{_heading(main)}", name, main) for name, heading in shown]
+    sizes = ", ".join(f"{heading} {of_run[name]['num_requests']:,}" for name, heading in shown)
+    note = "; new: not bought before" if any(name == "non_repeat" for name, _ in shown) else ""
+    table = Table(
+        title=f"{_NAMES[measure]} on {metrics['num_requests']:,} requests of {metrics['num_days']} days",
+        caption=f"Requests: {sizes}{note}. {metrics['segments']}",
+        caption_justify="left",
+    )
+    table.add_column("system", no_wrap=True)
+    for heading, *_ in columns:
+        table.add_column(heading, justify="right")
+    rows = [[scores[name][key] for _, name, key in columns] for scores in systems.values()]
+    best = [max((value for value in column if value is not None), default=None) for column in zip(*rows, strict=True)]
+    for name, values in zip(systems, rows, strict=True):
+        cells = [_cell(value, value == highest) for value, highest in zip(values, best, strict=True)]
+        table.add_row(LABELS.get(name, name), *cells)
+    return table
+
+
+def _says_something(scores: dict[str, Any], name: str) -> bool:
+    """Whether a slice has requests, and is not all of them again."""
+    one = scores.get(name)
+    return bool(one and one["num_requests"]) and (name != "non_repeat" or scores["repeat"]["num_requests"] > 0)
+
+
+def _keys(metrics: dict[str, Any], measure: str) -> list[str]:
+    return [key for key in next(iter(metrics["systems"].values()))[ALL] if key.startswith(f"{measure}@")]
+
+
+def _heading(key: str) -> str:
+    name, k = key.split("@")
+    return f"R@{k}" if name == "recall" else f"@{k}"
+
+
+def _cell(value: float | None, is_best: bool) -> str:
+    if value is None:
+        return "–"
+    return f"[bold]{value:.3f}[/bold]" if is_best else f"{value:.3f}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "≤ .0001" if value <= 1e-4 else f"= {value:.4f}".replace("0.", ".")

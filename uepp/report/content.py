@@ -1,0 +1,289 @@
+"""The tables of the page's sections, as plain cells for the template."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pairs, pair_distances
+from uepp.evaluation.measures import MEASURES
+from uepp.evaluation.slices import ALL
+from uepp.evaluation.systems import LABELS
+from uepp.report import paper, wording
+from uepp.report.answer import OURS
+from uepp.report.gather import OPPONENT, Facts
+from uepp.report.sample import Sample, people_of, products_of
+from uepp.retrieval.ann_report import columns as index_columns
+from uepp.retrieval.ann_report import shown as index_figure
+
+FIRST = 100
+"""Results that distances are of."""
+
+
+class Cell(NamedTuple):
+    """A cell of a table: what it shows, what it is sorted by, and whether it is the best of its column."""
+
+    text: str
+    value: float | None = None
+    is_best: bool = False
+
+
+class Grid(NamedTuple):
+    """A table.
+
+    Attributes:
+        heads: of the columns; the first one's cells are the heads of the rows.
+        rows: cells.
+    """
+
+    heads: list[str]
+    rows: list[list[Cell]]
+
+
+def systems_grid(facts: Facts) -> Grid:
+    """All systems with all measures, on all requests."""
+    systems = facts.metrics["systems"]
+    keys = [key for name in MEASURES for key in systems[OURS][ALL] if key.startswith(f"{name}@")]
+    best = {
+        key: max((one[ALL][key] for one in systems.values() if one[ALL][key] is not None), default=None) for key in keys
+    }
+    short = {"recall": "R", "ndcg": "NDCG", "precision": "P", "mrr": "MRR", "auroc": "AUROC"}
+    heads = [f"{short[key.partition('@')[0]]} @{int(key.partition('@')[2]):,}" for key in keys]
+    rows = []
+    for name, one in systems.items():
+        cells = [Cell(LABELS.get(name, name))]
+        for key in keys:
+            value = one[ALL][key]
+            digits = (
+                wording.recall(value)
+                if value is None or value >= 0.1 or not key.startswith("precision")
+                else _fine(value)
+            )
+            cells.append(Cell(digits, value, value is not None and value == best[key]))
+        rows.append(cells)
+    return Grid(["system", *heads], rows)
+
+
+def _fine(value: float) -> str:
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def days_grid(facts: Facts) -> Grid:
+    """Requests and recall of each day, of the run and of tuned BM25."""
+    key = f"recall@{facts.main_k}"
+    rows = [
+        [
+            Cell(day),
+            Cell(wording.count(one["num_requests"]), one["num_requests"]),
+            *(Cell(wording.recall(one["systems"][name][key])) for name in (OURS, OPPONENT)),
+        ]
+        for day, one in sorted(facts.metrics["days"].items())
+    ]
+    return Grid(["day", "requests", "this run", "tuned BM25"], rows)
+
+
+class Distances(NamedTuple):
+    """What the section on distances shows.
+
+    Attributes:
+        grid: percentiles, own country and unknown places, a row a system.
+        km: distances by label, for the figure.
+        paper: the paper's sentence.
+        num_requests: that were ranked.
+    """
+
+    grid: Grid
+    km: dict[str, np.ndarray]
+    paper: str
+    num_requests: int
+
+
+def distances(sample: Sample, acted: str) -> Distances | None:
+    """Of the first results of both systems, and of what people took; none where no pair of places is known.
+
+    Args:
+        sample: ranked requests.
+        acted: what they did with it, in words.
+    """
+    people, products = people_of(sample), products_of(sample)
+    labels = {OURS: "this run", OPPONENT: "tuned BM25"}
+    pairs = {label: first_pairs(sample.rankings[name], FIRST) for name, label in labels.items()}
+    pairs[f"what was {acted}"] = (sample.pair, sample.bought)
+    found = {label: of_pairs(people, products, *pair) for label, pair in pairs.items()}
+    if not any(one.num_pairs for one in found.values()):
+        return None
+    km = {label: pair_distances(people, products, *pair) for label, pair in pairs.items()}
+    heads = ["", *(f"{percent}% within" for percent in PERCENTILES), "own country", "pairs", "place unknown"]
+    rows = [[Cell(label), *_locality(one)] for label, one in found.items()]
+    told = paper.figures()["distance"]
+    with_location, without = (f"{miles:,} miles ({miles * paper.MILE_KM:,.0f} km)" for miles in told["miles"])
+    sentence = (
+        f"In the paper ({told['source']}) the 98th percentile is {with_location} with location, {without} without."
+    )
+    return Distances(
+        Grid(heads, rows),
+        {label: values[~np.isnan(values)] for label, values in km.items()},
+        sentence,
+        len(sample.rows),
+    )
+
+
+def _locality(one: Locality) -> list[Cell]:
+    return [
+        *(Cell(wording.kilometres(value), value) for value in one.percentiles.values()),
+        Cell(wording.share(one.own_country_share), one.own_country_share),
+        Cell(wording.count(one.num_pairs), one.num_pairs),
+        Cell(wording.count(one.num_unknown), one.num_unknown),
+    ]
+
+
+class Study(NamedTuple):
+    """One study.
+
+    Attributes:
+        name: of it.
+        description: what it asks.
+        rows: variants with a figure a seed, for the figure.
+        opponents: label and figure.
+        grid: mean ± deviation.
+        num_seeds: the most that a variant has.
+        key: the measure.
+    """
+
+    name: str
+    description: str
+    rows: list[tuple[str, list[float]]]
+    opponents: dict[str, float]
+    grid: Grid
+    num_seeds: int
+    key: str
+
+
+def studies(facts: Facts) -> list[Study]:
+    """All studies that have figures."""
+    found = []
+    for name, results in facts.studies.items():
+        variants = results["variants"]
+        measured = {key for cells in variants.values() for cell in cells for key in cell["report"]["all"]}
+        keys = sorted(
+            (key for key in measured if key.startswith("recall@")), key=lambda key: int(key.partition("@")[2])
+        )
+        if not keys:
+            continue
+        main = f"recall@{facts.main_k}" if f"recall@{facts.main_k}" in keys else keys[len(keys) // 2]
+        columns = [("all", key, f"R@{int(key.partition('@')[2]):,}") for key in keys]
+        columns += [(part, main, f"{part} R@{int(main.partition('@')[2]):,}") for part in ("head", "tail")]
+        columns += [(part, key, heading) for heading, (part, key) in results.get("columns", {}).items()]
+        rows = [(variant, list(paper.by_seed(cells, main).values())) for variant, cells in variants.items()]
+        grid = [
+            [
+                Cell(variant),
+                Cell(str(len(cells)), len(cells)),
+                *(_spread(list(paper.by_seed(cells, key, part).values())) for part, key, _ in columns),
+                _seconds(cells),
+            ]
+            for variant, cells in variants.items()
+        ]
+        opponents = {}
+        for opponent, windows in results.get("opponents", {}).items():
+            scores = windows["report"]
+            value = scores["all"].get(main)
+            label = LABELS.get(opponent, opponent)
+            if value is not None:
+                opponents[label] = value
+            figures = (_spread([scores.get(part, {}).get(key)]) for part, key, _ in columns)
+            grid.append([Cell(label), Cell(wording.MISSING), *figures, Cell(wording.MISSING)])
+        found.append(
+            Study(
+                name,
+                results.get("description", ""),
+                [row for row in rows if row[1]],
+                opponents,
+                Grid(["variant", "seeds", *(head for *_, head in columns), "training"], grid),
+                max(len(cells) for cells in variants.values()),
+                main,
+            )
+        )
+    return found
+
+
+def _spread(values: Sequence[float | None]) -> Cell:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return Cell(wording.MISSING)
+    mean = float(np.mean(numbers))
+    spread = f" ± {wording.recall(float(np.std(numbers, ddof=1)))}" if len(numbers) > 1 else ""
+    return Cell(wording.recall(mean) + spread, mean)
+
+
+def _seconds(cells: Sequence[dict[str, Any]]) -> Cell:
+    known = [cell["seconds"]["train"] for cell in cells if "train" in cell.get("seconds", {})]
+    return Cell(wording.duration(float(np.mean(known))), float(np.mean(known))) if known else Cell(wording.MISSING)
+
+
+def changes_grid(facts: Facts) -> Grid | None:
+    """The paper's relative changes beside those of the studies; none where no study has one."""
+    rows = [
+        [
+            Cell(f"{one.what} ({one.source})"),
+            Cell(wording.points(one.theirs) + "%", one.theirs),
+            Cell(
+                wording.points(one.ours) + "%" + (f" ± {100 * one.spread:.1f}" if one.spread is not None else ""),
+                one.ours,
+            ),
+            Cell(f"{one.variants[0]} – {one.variants[1]}"),
+            Cell(str(one.num_seeds), one.num_seeds),
+        ]
+        for one in paper.changes(facts.studies)
+    ]
+    return Grid(["change of Recall@100", "paper", "here", "variants (with – without)", "seeds"], rows) if rows else None
+
+
+def paper_grid(facts: Facts) -> Grid:
+    """The paper's systems beside ours."""
+    heads = [column["heading"] for column in paper.figures()["systems"]["columns"]]
+    rows = []
+    for name, theirs, ours, values in paper.systems(facts):
+        cells = [Cell(name), Cell(LABELS.get(ours, ours) or wording.MISSING)]
+        for figure, value in zip(theirs, values, strict=True):
+            cells += [Cell(wording.recall(figure), figure), Cell(wording.recall(value), value)]
+        rows.append(cells)
+    return Grid(["paper", "here", *(text for head in heads for text in (f"{head} paper", f"{head} here"))], rows)
+
+
+def boosting_grid(boosting: dict[str, Any]) -> Grid:
+    """Recall with and without boosting."""
+    rows = []
+    for part, scores in boosting["report"].items():
+        for key in (key for key in scores if key.startswith("recall@")):
+            one = scores[key]
+            if one["before"] is not None:
+                rows.append(
+                    [
+                        Cell(f"{part}, R@{int(key.partition('@')[2]):,}"),
+                        Cell(wording.recall(one["before"]), one["before"]),
+                        Cell(wording.recall(one["after"]), one["after"]),
+                        Cell(wording.signed(one["difference"]), one["difference"]),
+                        Cell(wording.signed_between(one["interval"])),
+                    ]
+                )
+    return Grid(["requests", "without", "boosted", "difference", "95% interval"], rows)
+
+
+def weights_grid(boosting: dict[str, Any]) -> Grid:
+    """Weights of the quality features."""
+    features = sorted(boosting["features"], key=lambda feature: -feature["weight"])
+    rows = [[Cell(one["name"]), Cell(f"{one['weight']:.4f}", one["weight"])] for one in features]
+    return Grid(["feature (of variance 1)", "weight"], rows)
+
+
+def tuning_grid(tuning: dict[str, Any]) -> Grid:
+    """Operating points of the index on requests that nothing was tuned on."""
+    heads = index_columns(sorted({min(100, tuning["at"]), tuning["at"]}))
+    rows = tuning["report"] or tuning["held_out"]
+    cells = [[Cell(index_figure(key, row.get(key)), _number(row.get(key))) for key in heads] for row in rows]
+    return Grid([head or "point" for head in heads.values()], cells)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) else None

@@ -1,0 +1,257 @@
+"""The report's figures, each drawn from plain numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from uepp.report.drawing import FOURTH, INK, LINE, OURS, SOFT, THEIRS, THIRD, Drawn, canvas
+
+_ROW = 22.0  # units of height a row
+
+
+class Point(NamedTuple):
+    """A figure with its interval; the ends may be none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Compared(NamedTuple):
+    """A row with two systems on the same requests."""
+
+    label: str
+    ours: Point
+    theirs: Point
+
+
+def systems_by_k(rows: Sequence[tuple[str, Mapping[int, Point]]], ks: Sequence[int], ours: int, theirs: int) -> Drawn:
+    """Recall at every K that was measured, a row a system, a shape a K.
+
+    Args:
+        rows: label, and recall by K.
+        ks: increasing.
+        ours: row of the run.
+        theirs: row of the opponent.
+    """
+    title = "Recall by K of all systems, with 95% intervals"
+    with canvas("systems", title, 62 + _ROW * len(rows)) as one:
+        axes = one.figure.add_subplot()
+        shapes = dict(zip(ks, _shapes(len(ks)), strict=True))
+        for place, (_, recalls) in enumerate(rows):
+            color = OURS if place == ours else THEIRS if place == theirs else SOFT
+            axes.plot([recalls[k].value for k in ks], [place] * len(ks), color=LINE, linewidth=1, zorder=1)
+            for k in ks:
+                _point(axes, recalls[k], place, color, shapes[k])
+        for k in ks:
+            axes.plot([], [], shapes[k], color=SOFT, label=f"@{k:,}", markersize=5.5)
+        _rows(axes, [label for label, _ in rows], bold=(ours,))
+        _shares(axes)
+        axes.set_xlabel("recall at K")
+        one.figure.legend(loc="outside upper right", ncols=len(ks), handletextpad=0.1, columnspacing=1.2)
+    return one.done()
+
+
+def two_systems(name: str, title: str, rows: Sequence[Compared], xlabel: str) -> Drawn:
+    """Two systems a row, joined, with intervals."""
+    with canvas(name, title, 62 + _ROW * len(rows)) as one:
+        axes = one.figure.add_subplot()
+        for place, row in enumerate(rows):
+            axes.plot([row.ours.value, row.theirs.value], [place, place], color=LINE, linewidth=3, zorder=1)
+            _point(axes, row.ours, place - 0.14, OURS, "o")  # apart, so that equal ones do not hide each other
+            _point(axes, row.theirs, place + 0.14, THEIRS, "s")
+        _rows(axes, [row.label for row in rows])
+        _shares(axes)
+        axes.set_xlabel(xlabel)
+        axes.plot([], [], "o", color=OURS, label="this run", markersize=6)
+        axes.plot([], [], "s", color=THEIRS, label="tuned BM25", markersize=6)
+        one.figure.legend(loc="outside upper right", ncols=2, handletextpad=0.1, columnspacing=1.2)
+    return one.done()
+
+
+def by_day(days: Sequence[str], lines: Mapping[str, Sequence[float | None]], k: int) -> Drawn:
+    """Recall of each day: points, joined by straight lines.
+
+    Args:
+        days: ISO dates.
+        lines: by label, a value a day; the run, then the opponent, then what else is of interest.
+        k: K.
+    """
+    title = f"Recall@{k:,} by day"
+    with canvas("days", title, 190) as one:
+        axes = one.figure.add_subplot()
+        for (label, values), color, shape in zip(lines.items(), (OURS, THEIRS, THIRD, FOURTH), "osD^", strict=False):
+            numbers = [np.nan if value is None else value for value in values]
+            axes.plot(range(len(days)), numbers, f"-{shape}", color=color, markersize=5, linewidth=1.2)
+            axes.annotate(
+                label, (len(days) - 1, numbers[-1]), (8, 0), textcoords="offset points", va="center", color=color,
+                annotation_clip=False,
+            )  # fmt: skip
+        axes.set_xticks(range(len(days)), [day[5:] for day in days])
+        axes.set_xlim(-0.3, len(days) - 0.7)
+        axes.grid(axis="y")
+        axes.grid(visible=False, axis="x")
+        axes.set_ylim(0, 1)
+        axes.set_ylabel(f"recall@{k:,}")
+        axes.tick_params(axis="y", labelcolor=SOFT)
+    return one.done()
+
+
+def distances(km: Mapping[str, np.ndarray], k: int) -> Drawn:
+    """Share of pairs within a distance, exactly (a step at every pair).
+
+    Args:
+        km: by label, distances without NaN: the run's, the opponent's, the purchases'.
+        k: results of a request that count.
+    """
+    title = f"Distance between who asked and the first {k:,} results: share within so many kilometres"
+    with canvas("distance", title, 235) as one:
+        axes = one.figure.add_subplot()
+        longest = max(1.0, *(float(values.max(initial=0.0)) for values in km.values()))
+        for (label, values), color, style in zip(km.items(), (OURS, THEIRS, THIRD), ("-", "--", ":"), strict=False):
+            if not len(values):
+                continue
+            ordered = np.sort(values)
+            places = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), 600)).astype(int))
+            axes.plot(
+                [0, *ordered[places], longest], [0, *((places + 1) / len(ordered)), 1], style, color=color,
+                drawstyle="steps-post", label=label, linewidth=2.2 if style == ":" else 1.8,
+            )  # fmt: skip
+        axes.set_xlim(0, longest)
+        axes.set_ylim(0, 1.01)
+        axes.grid(axis="both")
+        axes.tick_params(axis="y", labelcolor=SOFT)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_xlabel("kilometres")
+        axes.set_ylabel("share within")
+        one.figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+    return one.done()
+
+
+def ablation(
+    name: str, title: str, rows: Sequence[tuple[str, Sequence[float]]], lines: Mapping[str, float], xlabel: str
+) -> Drawn:
+    """A study: every seed a small ring, the mean a dot, a bar of one standard deviation to each side.
+
+    Args:
+        name: of its files.
+        title: what it shows.
+        rows: variant, and a figure a seed.
+        lines: opponents, drawn as lines where they do not squeeze the variants.
+        xlabel: of the figures.
+    """
+    with canvas(name, title, 66 + _ROW * len(rows)) as one:
+        axes = one.figure.add_subplot()
+        values = [value for _, seeds in rows for value in seeds]
+        low, high = min(values), max(values)
+        for place, (_, seeds) in enumerate(rows):
+            mean = float(np.mean(seeds))
+            if len(seeds) > 1:
+                spread = float(np.std(seeds, ddof=1))
+                axes.plot([mean - spread, mean + spread], [place, place], color=OURS, linewidth=2.2, zorder=2)
+            axes.plot(seeds, [place] * len(seeds), "o", color="none", markeredgecolor=SOFT, markersize=4.5, zorder=3)
+            axes.plot([mean], [place], "o", color=OURS, markersize=6.5, zorder=4)
+        axes.axvline(float(np.mean(rows[0][1])), color=SOFT, linewidth=1, linestyle=":", zorder=0)
+        for label, value in lines.items():
+            if value > low - 0.5 * max(high - low, 0.01):
+                axes.axvline(value, color=THEIRS, linewidth=1.2, linestyle="--", zorder=0, label=label)
+        _rows(axes, [label for label, _ in rows])
+        digits = 3 if high - low > 0.01 else 4
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.{digits}f}".replace("0.", ".", 1))
+        axes.xaxis.set_major_locator(_few_ticks())
+        axes.set_xlabel(xlabel)
+        if axes.get_legend_handles_labels()[1]:
+            one.figure.legend(loc="outside upper right")
+    return one.done()
+
+
+def trade_off(rows: Sequence[Mapping[str, float]], chosen: float, bound: float, k: int) -> Drawn:
+    """Boosting: recall against how much of the ranking by similarity stays, as the weights grow.
+
+    Args:
+        rows: of `trade_off` in the report of boosting.
+        chosen: scale that was taken.
+        bound: largest `boost_range` that is allowed.
+        k: K.
+    """
+    title = f"Boosting: recall@{k:,} and kept results as quality counts more"
+    with canvas("boosting", title, 270) as one:
+        recall, kept = one.figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        at = [row["scale"] for row in rows]
+        for name, color, style in (("all", OURS, "-"), ("head", THIRD, "--"), ("tail", FOURTH, "-.")):
+            values = [np.nan if row.get(name) is None else row[name] for row in rows]
+            if not np.isnan(values).all():
+                recall.plot(at, values, style, color=color, label=name)
+        kept.plot(at, [row["overlap"] for row in rows], color=INK, linewidth=1.4)
+        limit = bound / max((row["boost_range"] / row["scale"] for row in rows if row["scale"]), default=1.0)
+        for axes in (recall, kept):
+            axes.axvline(chosen, color=SOFT, linewidth=1.2)
+            axes.axvline(limit, color=SOFT, linewidth=1.2, linestyle=":")
+            axes.grid(axis="both")
+            axes.tick_params(axis="y", labelcolor=SOFT)
+        recall.set_ylabel(f"recall@{k:,}")
+        kept.set_ylabel(f"first {k:,} kept")
+        kept.set_ylim(0, 1.03)
+        kept.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+        kept.set_xlabel("scale of the weights (line: chosen; dotted: the bound)")
+        one.figure.legend(loc="outside upper right", ncols=3)
+    return one.done()
+
+
+def index_points(points: Sequence[tuple[str, float, float]], chosen: str, at: int) -> Drawn:
+    """Index families: overlap with exact search against the time of a query.
+
+    Args:
+        points: label, p99 in ms, overlap.
+        chosen: label of what serves.
+        at: K.
+    """
+    title = f"Index: overlap@{at:,} with exact search against p99 of a query"
+    with canvas("index", title, 62 + 26 * len(points)) as one:
+        overlap, times = one.figure.subplots(1, 2, sharey=True)
+        for place, (label, p99, share) in enumerate(points):
+            color = OURS if label == chosen else SOFT
+            overlap.plot([0, share], [place, place], color=color, linewidth=5, solid_capstyle="butt")
+            times.plot([0, p99], [place, place], color=color, linewidth=5, solid_capstyle="butt")
+        _rows(overlap, [label for label, *_ in points])
+        overlap.set_xlim(0, 1)
+        overlap.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+        overlap.set_xlabel(f"overlap@{at:,}")
+        times.set_xlim(left=0)
+        times.set_xlabel("p99 (ms)")
+        times.xaxis.set_major_locator(_few_ticks())
+    return one.done()
+
+
+def _point(axes: Any, point: Point, place: float, color: str, shape: str) -> None:
+    if point.low is not None and point.high is not None:
+        axes.plot([point.low, point.high], [place, place], color=color, linewidth=2, zorder=2)
+    axes.plot([point.value], [place], shape, color=color, markersize=6, zorder=3)
+
+
+def _shapes(number: int) -> list[str]:
+    return (["o", "s", "D", "^", "v", "P", "X"] * (1 + number // 7))[:number]
+
+
+def _rows(axes: Any, labels: Sequence[str], bold: Sequence[int] = ()) -> None:
+    axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    for place in bold:
+        axes.get_yticklabels()[place].set_fontweight("bold")
+
+
+def _short(label: str, most: int = 30) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
+def _shares(axes: Any) -> None:
+    axes.set_xlim(-0.015, 1.015)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)

@@ -1,0 +1,127 @@
+"""The paper's own figures beside those of a run and of studies.
+
+`paper.json` holds them. A row names ours in `ours`: systems of an evaluation, or variants of a study by their name; of
+a change, pairs of variants, with and without. A study takes part by naming its variants so, or by being named there.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from uepp.config import Config
+from uepp.report.gather import Facts
+
+MILE_KM = 1.609344
+
+
+class Change(NamedTuple):
+    """One change that the paper measured, and a study did too.
+
+    Attributes:
+        source: table or section.
+        what: was changed.
+        theirs: relative change that the paper gives.
+        study: its name.
+        variants: with, without.
+        ours: relative change of the mean.
+        spread: standard deviation over seeds that both have; none: fewer than two.
+        num_seeds: of the fewer.
+    """
+
+    source: str
+    what: str
+    theirs: float
+    study: str
+    variants: tuple[str, str]
+    ours: float
+    spread: float | None
+    num_seeds: int
+
+
+@cache
+def figures() -> Any:
+    """Content of `paper.json`."""
+    return json.loads((resources.files("uepp.report") / "paper.json").read_text(encoding="utf-8"))
+
+
+def changes(studies: Mapping[str, dict[str, Any]]) -> list[Change]:
+    """What studies measured that the paper did too, in the paper's order."""
+    found = []
+    for row in figures()["changes"]:
+        for name, results in studies.items():
+            variants = {_plain(variant): (variant, cells) for variant, cells in results["variants"].items()}
+            for pair in row["ours"]:
+                if all(_plain(one) in variants for one in pair):
+                    (after, cells), (before, other) = (variants[_plain(one)] for one in pair)
+                    change = _change(by_seed(cells, row["measure"]), by_seed(other, row["measure"]))
+                    if change is not None:
+                        found.append(Change(row["source"], row["what"], row["change"], name, (after, before), *change))
+    return found
+
+
+def systems(facts: Facts) -> list[tuple[str, list[float], str, list[float | None]]]:
+    """The paper's systems: name, its figures, which of ours, our figures (none: not measured)."""
+    table = figures()["systems"]
+    rows = []
+    for row in table["rows"]:
+        ours = ""
+        values: list[float | None] = [None] * len(table["columns"])
+        for candidate in row["ours"]:
+            scores = _scores(facts, candidate)
+            if scores is not None and not ours:
+                ours, values = scores[0], [_figure(scores[1], column) for column in table["columns"]]
+        if row["name"] == own_name(facts.config):
+            ours = "this run" if "text" in facts.config.model.product_encoders else "this run, without T5"
+            values = [_figure([facts.metrics["systems"]["uepp"]], column) for column in table["columns"]]
+        rows.append((row["name"], row["figures"], ours, values))
+    return rows
+
+
+def own_name(config: Config) -> str | None:
+    """Which of the paper's systems a run is nearest to; none where an encoder other than T5 is missing."""
+    product, query = set(config.model.product_encoders), set(config.model.query_encoders)
+    if not {"tokens", "location", "graph"} <= product or not {"tokens", "location", "history"} <= query:
+        return None
+    if not config.negatives.dynamic_pool and config.negatives.in_batch == "uniform":
+        return "UEPPR rand"  # "only uses random and in-batch negatives"
+    return "UEPPR" if "text" in product else "UEPPR no T5"
+
+
+def by_seed(cells: list[dict[str, Any]], measure: str, part: str = "all") -> dict[int, float]:
+    """A measure of the report window by seed."""
+    values = {cell["seed"]: cell["report"].get(part, {}).get(measure) for cell in cells}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _change(after: dict[int, float], before: dict[int, float]) -> tuple[float, float | None, int] | None:
+    if not after or not before or not np.mean(list(before.values())):
+        return None
+    relative = float(np.mean(list(after.values())) / np.mean(list(before.values())) - 1)
+    seeds = after.keys() & before.keys()
+    own = [after[seed] / before[seed] - 1 for seed in sorted(seeds) if before[seed]]
+    spread = float(np.std(own, ddof=1)) if len(own) > 1 else None
+    return relative, spread, min(len(after), len(before))
+
+
+def _scores(facts: Facts, name: str) -> tuple[str, list[dict[str, Any]]] | None:
+    """Who is called so, and its scores by slice, one a seed."""
+    if name in facts.metrics["systems"]:
+        return name, [facts.metrics["systems"][name]]
+    for study, results in facts.studies.items():
+        for variant, cells in results["variants"].items():
+            if _plain(variant) == _plain(name):
+                return f"{variant} ({study})", [cell["report"] for cell in cells]
+    return None
+
+
+def _figure(scores: list[dict[str, Any]], column: dict[str, Any]) -> float | None:
+    values = [one.get(column["slice"], {}).get(f"recall@{column['k']}") for one in scores]
+    return None if not values or None in values else float(np.mean(values))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
