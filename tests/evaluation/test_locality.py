@@ -132,6 +132,7 @@ def test_first_results_come_together_from_parts() -> None:
     people = places((0.0, 0.0, "US"), (0.0, 90.0, "DE"), (None, None, "US"))
     products = places((0.0, 0.0, "US"), (0.0, 90.0, "DE"), (0.0, 180.0, "US"))
     first = FirstResults(people, products, k=2)
+    assert first.figures()["num_results"] == 0
     first.add(np.array([2, 0]), np.array([[1, 0, 2], [0, 1, 2]]))
     first.add(np.array([1]), np.array([[2, -1, -1]]))
     figures = first.figures()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from uepp.evaluation.locality import FirstResults, Places
 from uepp.evaluation.measures import daily, measure, measure_names
 from uepp.evaluation.recall import report, without_nan
 from uepp.evaluation.requests import Judgments, Requests, Targets
@@ -144,6 +145,17 @@ def test_every_slice_is_that_of_a_loop() -> None:
     assert len(seen) > 10, "slices differ"
     assert 0 < len(slices.by_name["repeat"].rows) < NUM_REQUESTS
     assert 0 < len(slices.by_name["new_products"].rows) < NUM_REQUESTS
+
+
+def test_the_first_results_of_every_request_are_looked_at() -> None:
+    case = Case()
+    anywhere = Places(np.zeros(NUM_PRODUCTS), np.zeros(NUM_PRODUCTS), np.full(NUM_PRODUCTS, "US", object))
+    people = Places(np.zeros(NUM_REQUESTS), np.zeros(NUM_REQUESTS), np.full(NUM_REQUESTS, "US", object))
+    measured = measure(case.systems[0], case.requests, case.slices(), KS, FirstResults(people, anywhere, k=3))
+    ranked = [[p for p in case.rankings[0][q] if p < seen] for q, seen in zip(case.requests.queries, SEEN, strict=True)]
+    assert measured.locality["num_results"] == sum(min(len(products), 3) for products in ranked)
+    assert measured.locality["own_country_share"] == 1.0
+    assert measure(case.systems[0], case.requests, case.slices(), KS).locality == {}
 
 
 def test_parts_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:

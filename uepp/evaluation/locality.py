@@ -84,7 +84,7 @@ class FirstResults:
 
     def __init__(self, people: Places, products: Places, k: int = 100) -> None:
         self._people, self._products, self._k = people, products, k
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pairs = [(np.empty(0, np.int64), np.empty(0, np.int64))]
 
     def add(self, rows: np.ndarray, ranking: np.ndarray) -> None:
         """Rankings, int [B, n] product indexes, of the requests `rows`, int64 [B]."""

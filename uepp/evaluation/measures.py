@@ -97,6 +97,8 @@ def target_places(
             num_results[part] = ranking.shape[1]
             is_short = ranking[:, -1] < 0  # free places are at the end
             num_results[part[is_short]] = np.count_nonzero(ranking[is_short] >= 0, axis=1)
+            if first is not None:
+                first.add(part, ranking)
             row_in_part = np.full(len(requests), -1, np.int64)
             row_in_part[part] = np.arange(len(part))
             for table, places in zip(tables, positions, strict=True):
