@@ -47,7 +47,7 @@ SETTINGS = {
 }
 SEGMENTS = (
     "all", "head", "torso", "tail", "signed_in", "anonymous", "with_history", "without_history", "non_repeat", "repeat",
-    "new_products",
+    "new_products", "domestic", "foreign",
 )  # fmt: skip
 MEASURES = [f"{name}@{k}" for name in ("recall", "ndcg", "precision") for k in (10, 100, 1000)] + [
     "mrr@1000", "auroc@1000",
@@ -193,7 +193,7 @@ def nobody(query: str) -> dict[str, Any]:
 def test_the_main_job_ends_with_a_table_the_run_and_the_next_command(job: Job, call: Callable[..., Outcome]) -> None:
     """The command to try next is taken from the screen as it stands, and works."""
     lines = [line for line in job.outcome.out.splitlines() if line]
-    for part in ("R@10 ", "R@100 ", "R@1000 ", "UEPPR", "BM25, tuned", " all ", " head ", " tail "):
+    for part in ("R@10 ", "R@100 ", "R@1000 ", "UEPPR", "BM25, tuned", " head ", " tail ", "this run"):
         assert any(part in line for line in lines), part
     assert any(str(job.run) in line for line in lines)
     program, *arguments = shlex.split(lines[-1].removeprefix("Next: "))

@@ -65,9 +65,9 @@ def _table(metrics: dict[str, Any], measure: str) -> Table:
         caption=f"Requests: {sizes}{note}. {metrics['segments']}",
         caption_justify="left",
     )
-    table.add_column("system", no_wrap=True)
+    table.add_column("system")  # in a narrow terminal names wrap, figures do not
     for heading, *_ in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     rows = [[scores[name][key] for _, name, key in columns] for scores in systems.values()]
     best = [max((value for value in column if value is not None), default=None) for column in zip(*rows, strict=True)]
     for name, values in zip(systems, rows, strict=True):
