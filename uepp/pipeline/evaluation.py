@@ -71,7 +71,7 @@ def evaluate_run(
         has_places = any(country for country in people.country) or not np.isnan(people.latitude).all()
         abroad = is_abroad(people, places, requests.targets.request, requests.targets.product_index)
         num_known = num_products_before(products, train_end)
-        slices = slices_of(requests, segments, num_known, judgments, abroad if has_places else None)
+        slices = slices_of(requests, segments, num_known, judgments, abroad)
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
