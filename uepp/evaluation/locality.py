@@ -68,9 +68,9 @@ def places_of(table: pa.Table | None, size: int) -> Places:
 
 def is_abroad(people: Places, products: Places, person: np.ndarray, product: np.ndarray) -> np.ndarray:
     """Whether a pair's product is of another country than the person: 1 yes, 0 no, -1 not known, int8 [P]."""
-    theirs, its = people.country[person], products.country[np.maximum(product, 0)]
-    is_known = (product >= 0) & _is_named(theirs) & _is_named(its)
-    return np.where(is_known, theirs != its, -1).astype(np.int8)
+    its = np.maximum(product, 0)
+    is_known = (product >= 0) & _is_named(people.country)[person] & _is_named(products.country)[its]
+    return np.where(is_known, people.country[person] != products.country[its], -1).astype(np.int8)
 
 
 class FirstResults:
@@ -151,9 +151,8 @@ def of_pairs(
     km = pair_distances(people, products, person, product)
     km = km[~np.isnan(km)]
     known = np.percentile(km, percentiles) if len(km) else np.full(len(percentiles), np.nan)
-    countries = people.country[person], products.country[product]
-    is_named = _is_named(countries[0]) & _is_named(countries[1])
-    is_own = (countries[0] == countries[1])[is_named]
+    is_named = _is_named(people.country)[person] & _is_named(products.country)[product]
+    is_own = (people.country[person] == products.country[product])[is_named]
     return Locality(
         percentiles=dict(zip(percentiles, np.asarray(known).tolist(), strict=True)),
         num_pairs=len(km),
