@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import Call, run_command
 
 import uepp  # chooses Keras 2 before any test module imports TensorFlow
 
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; --run-slow runs it"))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a `uepp` command in this process."""
+    return lambda *arguments: run_command(capsys, *arguments)
 
 
 START = datetime(2024, 5, 1, tzinfo=UTC)

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import Call
 
-from uepp import cli
 from uepp.config import Config, save_config
 
 ROOT = Path(__file__).parents[1]
@@ -32,20 +32,6 @@ HEAVY = (
     "skopt",
     "sklearn",
 )
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: arguments to (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(exit_info.value.code or 0), out, err
-
-    return run
 
 
 # Data sets with one thing wrong
@@ -160,9 +146,7 @@ def assert_refused(result: tuple[int, str, str], expected: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("bad", BAD_DATA.values(), ids=BAD_DATA.keys())
 @pytest.mark.parametrize("command", ["validate", "train"])
-def test_bad_data_is_refused_and_nothing_written(
-    call: Callable[..., tuple[int, str, str]], tmp_path: Path, command: str, bad: BadData
-) -> None:
+def test_bad_data_is_refused_and_nothing_written(call: Call, tmp_path: Path, command: str, bad: BadData) -> None:
     data = bad.make(tmp_path / "data")
     before = everything_below(tmp_path)
     arguments = [data] if command == "validate" else ["demo", "--data", data, "--run", tmp_path / "run"]
@@ -173,9 +157,7 @@ def test_bad_data_is_refused_and_nothing_written(
     assert everything_below(tmp_path) == before
 
 
-def test_data_without_anything_to_learn_from_is_refused_and_nothing_written(
-    call: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_data_without_anything_to_learn_from_is_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     data = data_set(tmp_path / "data", events_=events(type=["search", *["impression"] * 9]))
     before = everything_below(tmp_path)
     expected = ("events.parquet", "no click, cart or purchase in the example window")
@@ -183,9 +165,7 @@ def test_data_without_anything_to_learn_from_is_refused_and_nothing_written(
     assert everything_below(tmp_path) == before
 
 
-def test_quality_known_only_later_is_refused_and_nothing_written(
-    call: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_quality_known_only_later_is_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     late = pa.array([DAY + timedelta(days=9)] * 2, pa.timestamp("us", "UTC"))
     data = data_set(tmp_path / "data", products(quality_rating=[1.0, 2.0], quality_as_of=late))
     before = everything_below(tmp_path)
@@ -193,9 +173,7 @@ def test_quality_known_only_later_is_refused_and_nothing_written(
     assert everything_below(tmp_path) == before
 
 
-def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(
-    call: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     """Found after the data was checked and mined; on the way, a column's name is printed as it is."""
     data = data_set(tmp_path / "data", {**products(), "[/bold]": ["x", "y"]})
     before = everything_below(tmp_path)
@@ -205,7 +183,7 @@ def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(
     assert everything_below(tmp_path) == before
 
 
-def test_a_good_data_set_is_accepted(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_good_data_set_is_accepted(call: Call, tmp_path: Path) -> None:
     """The data sets above are refused for what is wrong in them, not for something else."""
     data = data_set(tmp_path / "data", products(colour=["red", "blue"]))
     code, out, _ = call("validate", data, "--json")
@@ -348,7 +326,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("arguments", "expected"), REFUSED.values(), ids=REFUSED.keys())
 def test_bad_input_is_refused_and_nothing_written(
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: Callable[[Path], list[object]],
@@ -368,7 +346,7 @@ def test_bad_input_is_refused_and_nothing_written(
      ["generate", "new", "--products", "many"]],
 )  # fmt: skip
 def test_wrong_usage_has_exit_code_2(
-    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call(*arguments)
@@ -410,7 +388,7 @@ def stub_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("stub_search")
-def test_titles_are_printed_as_they_are_one_a_line(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_titles_are_printed_as_they_are_one_a_line(call: Call) -> None:
     """Square brackets and colons in a title are text, and no line is broken where a pipe would count it twice."""
     code, out, _ = call("search", "run", "ring")
     assert code == 0
@@ -421,7 +399,7 @@ def test_titles_are_printed_as_they_are_one_a_line(call: Callable[..., tuple[int
 
 
 @pytest.mark.usefixtures("stub_search")
-def test_json_is_all_that_is_on_stdout(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_json_is_all_that_is_on_stdout(call: Call) -> None:
     code, out, err = call("search", "run", "ring", "--k", "1", "--json")
     assert code == 0
     assert json.loads(out) == {"query": "ring", "hits": [vars(_HITS[0])]}
@@ -440,16 +418,14 @@ def test_json_is_all_that_is_on_stdout(call: Callable[..., tuple[int, str, str]]
         (["--latitude", "-90", "--user", "7"], "7", {"latitude": -90.0}),
     ],
 )  # fmt: skip
-def test_who_searches_is_passed_on(
-    call: Callable[..., tuple[int, str, str]], options: list[str], user: str | None, context: dict[str, Any]
-) -> None:
+def test_who_searches_is_passed_on(call: Call, options: list[str], user: str | None, context: dict[str, Any]) -> None:
     """Only what was given; 0 degrees were given."""
     code, _, err = call("search", "run", "ring", *options)
     assert code == 0
     assert f"searching ring for {user} in {context}\n" in err
 
 
-def test_a_marketplace_is_generated(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_marketplace_is_generated(call: Call, tmp_path: Path) -> None:
     data = tmp_path / "market"
     code, out, _ = call("generate", data, "--products", "50", "--events", "1000", "--seed", "3")
     assert code == 0
@@ -458,7 +434,7 @@ def test_a_marketplace_is_generated(call: Callable[..., tuple[int, str, str]], t
     assert call("validate", data)[0] == 0
 
 
-def test_an_import_states_licence_and_protocol(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_an_import_states_licence_and_protocol(call: Call, tmp_path: Path) -> None:
     code, out, _ = call("import", "home-depot", csv_file(tmp_path), tmp_path / "new", "--eval-fraction", "1")
     assert code == 0
     assert "Licence: Home Depot" in out
@@ -466,7 +442,7 @@ def test_an_import_states_licence_and_protocol(call: Callable[..., tuple[int, st
     assert call("validate", tmp_path / "new")[0] == 0
 
 
-def test_a_path_is_printed_in_one_piece(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_path_is_printed_in_one_piece(call: Call, tmp_path: Path) -> None:
     """Who copies the next command from the screen, or cuts it out in a script, needs its path unbroken."""
     data = tmp_path / ("long " * 20) / "[b]market"
     code, out, _ = call("generate", data, "--products", "50", "--events", "1000")
@@ -499,7 +475,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert f" {command} " in finished.stdout
 
 
-def test_a_bad_configuration_imports_nothing_heavy(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_bad_configuration_imports_nothing_heavy(call: Call) -> None:
     code = (
         "import sys; sys.argv = ['uepp', 'train', '--set', 'training.max_stepz=5']\nimport uepp.cli\n"
         "try:\n    uepp.cli.main()\nexcept SystemExit as exit:\n    assert exit.code == 2\n"
@@ -519,7 +495,7 @@ def test_the_scripts_at_the_top_are_the_commands(script: str, option: str) -> No
     assert (refused.returncode, refused.stdout) == (2, "")
 
 
-def test_the_version(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_version(call: Call) -> None:
     import uepp
 
     assert call("--version")[:2] == (0, f"uepp {uepp.__version__}\n")

@@ -3,11 +3,7 @@
 The towers are stand-ins: a query's text is its vector, so that the test knows what is similar to what.
 """
 
-import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -20,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
+from commands import Call
 
-from uepp import cli
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import ExportConfig, HistoryConfig
 from uepp.errors import InputError
@@ -129,35 +125,6 @@ def write_run(run: Path, *, quality_counts: bool = True, has_quality: bool = Tru
     return run
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> str:
-        assert (self.code, self.out) == (2, "")
-        return self.err.splitlines()[-1]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    def calling(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Outcome(int(exit_info.value.code or 0), out, err)
-
-    return calling
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("quality counts") / "run")
@@ -178,7 +145,7 @@ def vectors_of(run: Path) -> np.ndarray:
     return np.load(run / "export" / "vectors" / "part-00000.npy")
 
 
-def test_boost_evaluate_and_off(run: Path, call: Callable[..., Outcome]) -> None:
+def test_boost_evaluate_and_off(run: Path, call: Call) -> None:
     before = digests(run / "export")
     result = call("boost", run, "--json").json
 
@@ -267,7 +234,7 @@ def test_boost_evaluate_and_off(run: Path, call: Callable[..., Outcome]) -> None
     assert "has no boosting" in call("evaluate", run, "--against", "uepp_boost").error
 
 
-def test_the_table(run: Path, call: Callable[..., Outcome]) -> None:
+def test_the_table(run: Path, call: Call) -> None:
     outcome = call("boost", run, "--at", "3", "--trials", "6", "--max-boost", "5")
     assert outcome.code == 0, outcome.err
     assert "quality_stars" in outcome.out
@@ -281,7 +248,7 @@ def test_the_table(run: Path, call: Callable[..., Outcome]) -> None:
     assert yaml.safe_load((run / "config.yaml").read_text())["boosting"]["at"] == K
 
 
-def test_quality_that_does_not_count_is_no_boost(tmp_path: Path, call: Callable[..., Outcome]) -> None:
+def test_quality_that_does_not_count_is_no_boost(tmp_path: Path, call: Call) -> None:
     """A boosting that was there goes away with it."""
     run = write_run(tmp_path / "run", quality_counts=False)
     before = digests(run / "export")
@@ -300,7 +267,7 @@ def test_quality_that_does_not_count_is_no_boost(tmp_path: Path, call: Callable[
     assert digests(run / "export") == before
 
 
-def test_what_cannot_be_boosted_is_refused(run: Path, tmp_path: Path, call: Callable[..., Outcome]) -> None:
+def test_what_cannot_be_boosted_is_refused(run: Path, tmp_path: Path, call: Call) -> None:
     before = digests(run)
     assert "boosting.at = 0" in call("boost", run, "--at", "0").error
     assert "boosting.max_boost = 0.0" in call("boost", run, "--max-boost", "0").error
@@ -325,7 +292,7 @@ def test_what_cannot_be_boosted_is_refused(run: Path, tmp_path: Path, call: Call
     assert "differs from its SHA-256" in call("boost", run).error
 
 
-def test_without_report_requests_there_is_no_table(run: Path, call: Callable[..., Outcome]) -> None:
+def test_without_report_requests_there_is_no_table(run: Path, call: Call) -> None:
     requests = run / "mined" / "0123" / "requests.parquet"
     pq.write_table(pq.read_table(requests).slice(0, 200), requests)
     outcome = call("boost", run, "--trials", "6")

@@ -25,8 +25,9 @@ import pytest
 import tensorflow as tf
 import yaml
 from as_of import COORDINATES, NUMBERS, PLACE_NAMES, inputs_of, requests_in
+from commands import Call, Outcome, run_command
 
-from uepp import cli, pipeline
+from uepp import pipeline
 from uepp.config import HistoryConfig
 from uepp.evaluation.requests import load_requests
 from uepp.features.requests import RawRequests
@@ -54,30 +55,6 @@ MEASURES = [f"{name}@{k}" for name in ("recall", "ndcg", "precision") for k in (
 ]  # fmt: skip
 BM25S = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain")
 BY_DEFAULT = (*BM25S, "random_walk", "category_popularity", "own_history")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind: exit code and the two streams."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run_command(streams: Any, *arguments: object) -> Outcome:
-    """A command in this process; nothing but the command line is patched."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-    out, err = streams.readouterr()
-    return Outcome(int(exit_info.value.code or 0), out, err)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    return lambda *arguments: run_command(capsys, *arguments)
 
 
 class _Streams:
@@ -190,7 +167,7 @@ def nobody(query: str) -> dict[str, Any]:
 # The run
 
 
-def test_the_main_job_ends_with_a_table_the_run_and_the_next_command(job: Job, call: Callable[..., Outcome]) -> None:
+def test_the_main_job_ends_with_a_table_the_run_and_the_next_command(job: Job, call: Call) -> None:
     """The command to try next is taken from the screen as it stands, and works."""
     lines = [line for line in job.outcome.out.splitlines() if line]
     for part in ("R@10 ", "R@100 ", "R@1000 ", "UEPPR", "BM25, tuned", " head ", " tail ", "this run"):
@@ -343,9 +320,7 @@ def test_evaluating_again_gives_the_same_numbers(job: Job, copy: Path, capfd: py
     assert json.loads((copy / "metrics.json").read_text()) == job.metrics
 
 
-def test_the_same_data_elsewhere_gives_the_same_numbers(
-    job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]
-) -> None:
+def test_the_same_data_elsewhere_gives_the_same_numbers(job: Job, copy: Path, tmp_path: Path, call: Call) -> None:
     shutil.copytree(job.data, tmp_path / "other")
     outcome = call("evaluate", copy, "--data", tmp_path / "other", "--json")
     assert outcome.code == 0, outcome.err
@@ -354,7 +329,7 @@ def test_the_same_data_elsewhere_gives_the_same_numbers(
 
 
 def test_exporting_again_from_the_checkpoint_gives_the_same_metrics(
-    job: Job, copy: Path, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    job: Job, copy: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # takes longer, and has its own tests
     monkeypatch.setattr(exporting, "_tune_bm25", lambda *_: (job.metrics["bm25"], None))
@@ -373,7 +348,7 @@ def saved_weights(run: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_run_that_is_told_to_stop_goes_on_where_it_stopped(
-    job: Job, copy: Path, call: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    job: Job, copy: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real process, resumed and stopped by SIGTERM; then the command that it printed, taken as it stands."""
     process = subprocess.Popen(
@@ -417,7 +392,7 @@ def test_a_run_that_is_told_to_stop_goes_on_where_it_stopped(
     assert json.loads((copy / "run.json").read_text())["run_id"] == job.metrics["run_id"]
 
 
-def test_a_finished_run_is_not_started_over(job: Job, call: Callable[..., Outcome]) -> None:
+def test_a_finished_run_is_not_started_over(job: Job, call: Call) -> None:
     before = everything_below(job.run)
     outcome = call("train", job.config, "--run", job.run)
     assert outcome.code == 2
@@ -428,7 +403,7 @@ def test_a_finished_run_is_not_started_over(job: Job, call: Callable[..., Outcom
 # Another index
 
 
-def test_another_index_keeps_the_run_and_its_metrics(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_another_index_keeps_the_run_and_its_metrics(job: Job, copy: Path, call: Call) -> None:
     outcome = call("export", copy, "--index", "hnsw")
     assert outcome.code == 0, outcome.err
     assert yaml.safe_load((copy / "config.yaml").read_text())["export"]["index"] == "hnsw"
@@ -456,7 +431,7 @@ def evaluated(outcome: Outcome, run: Path) -> dict[str, Any]:
     return metrics
 
 
-def test_the_runs_own_events_file(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_the_runs_own_events_file(job: Job, copy: Path, call: Call) -> None:
     """Every request of the file counts, not only those of the report window."""
     metrics = evaluated(call("evaluate", copy, "--events", job.data / "events.parquet", "--json"), copy)
     assert_shape(metrics, ("uepp", *BY_DEFAULT))
@@ -478,9 +453,7 @@ def report_events(job: Job) -> pa.Table:
     return events.filter(pc.greater_equal(events["timestamp"], first_day.cast(events["timestamp"].type)))
 
 
-def test_products_that_the_catalogue_lacks_are_counted_misses(
-    job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]
-) -> None:
+def test_products_that_the_catalogue_lacks_are_counted_misses(job: Job, copy: Path, tmp_path: Path, call: Call) -> None:
     events = report_events(job)
     pq.write_table(events, tmp_path / "known.parquet")
     known = json.loads(call("evaluate", copy, "--events", tmp_path / "known.parquet", "--against", "", "--json").out)
@@ -504,7 +477,7 @@ def test_products_that_the_catalogue_lacks_are_counted_misses(
     assert known["systems"]["uepp"]["all"]["recall@1000"] > 0
 
 
-def test_events_without_any_optional_column(job: Job, copy: Path, tmp_path: Path, call: Callable[..., Outcome]) -> None:
+def test_events_without_any_optional_column(job: Job, copy: Path, tmp_path: Path, call: Call) -> None:
     events = report_events(job).select(["timestamp", "type", "query", "product_id"])
     pq.write_table(events, tmp_path / "few.parquet")
     metrics = evaluated(call("evaluate", copy, "--events", tmp_path / "few.parquet", "--json"), copy)
@@ -525,7 +498,7 @@ def test_events_without_any_optional_column(job: Job, copy: Path, tmp_path: Path
     ids=["missing column", "unknown type", "no rows", "nothing relevant"],
 )
 def test_events_that_cannot_be_evaluated_are_refused_and_nothing_written(
-    job: Job, tmp_path: Path, call: Callable[..., Outcome], change: Callable[[pa.Table], pa.Table], expected: tuple[str]
+    job: Job, tmp_path: Path, call: Call, change: Callable[[pa.Table], pa.Table], expected: tuple[str]
 ) -> None:
     pq.write_table(change(report_events(job)), tmp_path / "bad.parquet")
     before = everything_below(job.run)
@@ -537,7 +510,7 @@ def test_events_that_cannot_be_evaluated_are_refused_and_nothing_written(
     assert everything_below(job.run) == before
 
 
-def test_data_and_events_exclude_each_other(job: Job, call: Callable[..., Outcome]) -> None:
+def test_data_and_events_exclude_each_other(job: Job, call: Call) -> None:
     outcome = call("evaluate", job.run, "--data", job.data, "--events", job.data / "events.parquet")
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith("error: --data and --events")
@@ -546,7 +519,7 @@ def test_data_and_events_exclude_each_other(job: Job, call: Callable[..., Outcom
 # Opponents
 
 
-def test_chosen_opponents(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_chosen_opponents(job: Job, copy: Path, call: Call) -> None:
     outcome = call("evaluate", copy, "--against", "popularity, bm25_plain, bm25_title, bm25_quality", "--json")
     assert outcome.code == 0, outcome.err
     metrics = json.loads(outcome.out)
@@ -561,7 +534,7 @@ def test_chosen_opponents(job: Job, copy: Path, call: Callable[..., Outcome]) ->
     assert not (job.run / "baselines" / "bm25_title.json").exists()
 
 
-def test_other_measures_are_printed_on_demand(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_other_measures_are_printed_on_demand(job: Job, copy: Path, call: Call) -> None:
     outcome = call("evaluate", copy, "--against", "bm25", "--metrics", "ndcg,auroc")
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("Recall@100: this run ")
@@ -575,7 +548,7 @@ def test_other_measures_are_printed_on_demand(job: Job, copy: Path, call: Callab
     assert refused.err.splitlines()[-1] == f"error: --metrics f1: unknown measure; {known}"
 
 
-def test_chosen_settings_are_read_not_chosen_again(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_chosen_settings_are_read_not_chosen_again(job: Job, copy: Path, call: Call) -> None:
     path = copy / "baselines" / "bm25_quality.json"
     kept = json.loads(path.read_text())
     changed = {**kept, "weights": dict.fromkeys(kept["weights"], 0.0)}
@@ -588,7 +561,7 @@ def test_chosen_settings_are_read_not_chosen_again(job: Job, copy: Path, call: C
     assert json.loads(path.read_text()) == kept
 
 
-def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) -> None:
+def test_an_unknown_opponent_is_refused(job: Job, call: Call) -> None:
     before = everything_below(job.run)
     outcome = call("evaluate", job.run, "--against", "bm25,elastic")
     assert (outcome.code, outcome.out) == (2, "")
@@ -601,7 +574,7 @@ def test_an_unknown_opponent_is_refused(job: Job, call: Callable[..., Outcome]) 
 # The report
 
 
-def test_the_report_is_one_page_with_its_figures(job: Job, copy: Path, call: Callable[..., Outcome]) -> None:
+def test_the_report_is_one_page_with_its_figures(job: Job, copy: Path, call: Call) -> None:
     outcome = call("report", copy)
     assert outcome.code == 0, outcome.err
     assert f"Report: {copy / 'report.html'}" in outcome.out
@@ -620,7 +593,7 @@ def test_the_report_is_one_page_with_its_figures(job: Job, copy: Path, call: Cal
     assert drop.sub("", again.read_text(encoding="utf-8")) == drop.sub("", html), "the same requests and examples"
 
 
-def test_a_report_of_a_run_that_was_not_evaluated_is_refused(copy: Path, call: Callable[..., Outcome]) -> None:
+def test_a_report_of_a_run_that_was_not_evaluated_is_refused(copy: Path, call: Call) -> None:
     (copy / "metrics.json").unlink()
     outcome = call("report", copy)
     assert (outcome.code, outcome.out) == (2, "")
@@ -634,7 +607,7 @@ def test_a_report_of_a_run_that_was_not_evaluated_is_refused(copy: Path, call: C
 
 
 @pytest.mark.usefixtures("loaded")
-def test_search_prints_titles_with_scores(job: Job, call: Callable[..., Outcome]) -> None:
+def test_search_prints_titles_with_scores(job: Job, call: Call) -> None:
     products = pq.read_table(job.data / "products.parquet", columns=["product_id", "title"]).to_pylist()
     titles = {product["product_id"]: product["title"] for product in products}
     outcome = call("search", job.run, "gold ring", "--k", "5")
@@ -669,9 +642,7 @@ def test_search_json_is_the_export_searched_by_hand(
 
 
 @pytest.mark.usefixtures("loaded")
-def test_search_for_somebody_is_the_export_searched_by_hand(
-    job: Job, query_tower: Any, call: Callable[..., Outcome]
-) -> None:
+def test_search_for_somebody_is_the_export_searched_by_hand(job: Job, query_tower: Any, call: Call) -> None:
     """The user's history is what they did before the end of training; where they are is what was given."""
     events, products = job.events, job.products.to_pylist()
     bought = [event for event in events if event["type"] == "purchase" and event["timestamp"] < job.train_end]
@@ -701,9 +672,7 @@ def test_search_for_somebody_is_the_export_searched_by_hand(
         (["--longitude", "0"], "latitude and longitude: give both or neither"),
     ],
 )
-def test_unknown_users_and_bad_coordinates_are_refused(
-    job: Job, call: Callable[..., Outcome], options: list[str], expected: str
-) -> None:
+def test_unknown_users_and_bad_coordinates_are_refused(job: Job, call: Call, options: list[str], expected: str) -> None:
     outcome = call("search", job.run, "ring", *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.splitlines()[-1] == f"error: {expected}"
@@ -711,13 +680,13 @@ def test_unknown_users_and_bad_coordinates_are_refused(
 
 @pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("query", ["", "  ", "?!…"])
-def test_a_query_without_a_word_is_refused(job: Job, call: Callable[..., Outcome], query: str) -> None:
+def test_a_query_without_a_word_is_refused(job: Job, call: Call, query: str) -> None:
     outcome = call("search", job.run, query)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.splitlines()[-1].startswith("error: query ")
 
 
-def test_a_damaged_export_is_refused(copy: Path, call: Callable[..., Outcome]) -> None:
+def test_a_damaged_export_is_refused(copy: Path, call: Call) -> None:
     vectors = copy / "export" / "vectors" / "part-00000.npy"
     content = bytearray(vectors.read_bytes())
     content[-1] ^= 1

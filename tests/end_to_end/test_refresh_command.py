@@ -1,9 +1,7 @@
 """`uepp export --data`: a changed catalogue with the same weights; a full export of it is the oracle."""
 
 import asyncio
-import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from commands import Call
 from conftest import TRAIN_END, Toy
 from rich.console import Console
 from text_encoders import write_text_encoder
 
-from uepp import cli, pipeline
+from uepp import pipeline
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import Config, ServingConfig, load_config, save_config
 from uepp.data.schema import read_products
@@ -162,35 +161,6 @@ def run(made: Made, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made.run, tmp_path / "run"))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> str:
-        assert (self.code, self.out) == (2, ""), self.err
-        return self.err.splitlines()[-1]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    def calling(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Outcome(int(exit_info.value.code or 0), out, err)
-
-    return calling
-
-
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Titles of what the product tower was called for."""
@@ -223,7 +193,7 @@ COUNTS = {"added": 3, "changed": 3, "unchanged": 42, "gone": 2}
 
 
 def test_a_refresh_is_a_full_export_of_the_new_catalogue(
-    made: Made, run: Path, tmp_path: Path, encoded: list[str], call: Callable[..., Outcome]
+    made: Made, run: Path, tmp_path: Path, encoded: list[str], call: Call
 ) -> None:
     before, export = contents(run / "export"), run / "export"
     vectors_before = dict(zip(ids_of(export), np.array(read_vectors(export)), strict=True))
@@ -277,7 +247,7 @@ def test_a_refresh_is_a_full_export_of_the_new_catalogue(
     assert changed == {*tables, "vectors", "lexical", "index.faiss", "manifest.json"}
 
 
-def test_there_and_back_again(made: Made, run: Path, encoded: list[str], call: Callable[..., Outcome]) -> None:
+def test_there_and_back_again(made: Made, run: Path, encoded: list[str], call: Call) -> None:
     """What was gone is encoded anew, and the export before comes out; each refresh can be told from the others.
 
     The tuned point stays, since towers and boosting do.
@@ -345,7 +315,7 @@ def without_stars(run: Path, data: Path) -> str:
 
 @pytest.mark.parametrize("change", [damaged, without_export, without_products, twice, without_stars])
 def test_what_does_not_fit_is_refused_and_nothing_changes(
-    made: Made, run: Path, tmp_path: Path, call: Callable[..., Outcome], change: Callable[[Path, Path], str]
+    made: Made, run: Path, tmp_path: Path, call: Call, change: Callable[[Path, Path], str]
 ) -> None:
     data = Path(shutil.copytree(made.new, tmp_path / "data"))
     expected = change(run, data)
@@ -355,7 +325,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(
     assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
 
-def test_options_that_do_not_fit(made: Made, run: Path, tmp_path: Path, call: Callable[..., Outcome]) -> None:
+def test_options_that_do_not_fit(made: Made, run: Path, tmp_path: Path, call: Call) -> None:
     assert "no such directory" in call("export", run, "--data", tmp_path / "nowhere").error
     assert "not a run directory" in call("export", tmp_path, "--data", made.new).error
     assert "export.index" in call("export", run, "--data", made.new, "--index", "nonsense").error
@@ -401,7 +371,7 @@ def write_events(path: Path, days: int) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def test_evaluation_after_a_refresh(made: Made, run: Path, tmp_path: Path, call: Callable[..., Outcome]) -> None:
+def test_evaluation_after_a_refresh(made: Made, run: Path, tmp_path: Path, call: Call) -> None:
     """Later requests meet the new catalogue; the run's own ones belong to the one before, and are refused."""
     assert call("export", run, "--data", made.new).code == 0
     before = contents(run)

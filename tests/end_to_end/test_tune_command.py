@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
+from commands import Call
 
-from uepp import cli
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import ExportConfig
 from uepp.index_families import FAMILIES, parse_spec
@@ -88,27 +85,6 @@ def write_run(run: Path) -> Path:
     return run
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """The command in this process."""
-
-    def run(*arguments: Any) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def untuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("untuned") / "run")
@@ -122,7 +98,7 @@ def run(untuned: Path, tmp_path: Path) -> Path:
 QUICK = ("--at", AT, "--budget-ms", 10_000, "--families", "flat,ivf-flat,hnsw")
 
 
-def test_the_tuned_point_is_served_and_reported(run: Path, call: Callable[..., Outcome]) -> None:
+def test_the_tuned_point_is_served_and_reported(run: Path, call: Call) -> None:
     outcome = call("tune", run, *QUICK, "--trials", 12)
     assert outcome.code == 0, outcome.err
     assert "Serves with: " in outcome.out
@@ -154,7 +130,7 @@ def test_the_tuned_point_is_served_and_reported(run: Path, call: Callable[..., O
     assert np.mean([len(set(a) & set(b)) / AT for a, b in zip(found, exact, strict=True)]) > 0.98
 
 
-def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call: Callable[..., Outcome]) -> None:
+def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call: Call) -> None:
     assert call("tune", run, "--at", AT, "--budget-ms", 10_000, "--families", "ivf-flat", "--trials", 3).code == 0
     tuned = read_json(run / "export" / "serving.json")["tuned"]
     assert parse_spec(tuned["index"]).family == "ivf-flat"
@@ -176,7 +152,7 @@ def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call
     assert ProductIndex.open(run / "export").faiss_index.d == DIM + 1
 
 
-def test_a_second_call_goes_on(run: Path, call: Callable[..., Outcome]) -> None:
+def test_a_second_call_goes_on(run: Path, call: Call) -> None:
     assert call("tune", run, *QUICK, "--trials", 5).code == 0
     before = (run / "tuning" / "trials.jsonl").read_text()
     built = {file: file.stat().st_mtime_ns for file in (run / "tuning" / "indexes").rglob("*.faiss")}
@@ -188,7 +164,7 @@ def test_a_second_call_goes_on(run: Path, call: Callable[..., Outcome]) -> None:
     assert len((run / "tuning" / "trials.jsonl").read_text().splitlines()) == 7
 
 
-def test_a_budget_that_nothing_meets_changes_nothing(run: Path, call: Callable[..., Outcome]) -> None:
+def test_a_budget_that_nothing_meets_changes_nothing(run: Path, call: Call) -> None:
     before = (run / "export" / "manifest.json").read_text()
     outcome = call("tune", run, "--at", AT, "--budget-ms", "1e-6", "--families", "flat,ivf-flat", "--trials", 3)
     assert outcome.code == 2
@@ -213,16 +189,14 @@ def test_a_budget_that_nothing_meets_changes_nothing(run: Path, call: Callable[.
         (["--at", AT, "--families", " , "], "--families: name at least one of flat, hnsw"),
     ],
 )
-def test_what_cannot_be_tuned_is_refused(
-    untuned: Path, call: Callable[..., Outcome], arguments: list[Any], message: str
-) -> None:
+def test_what_cannot_be_tuned_is_refused(untuned: Path, call: Call, arguments: list[Any], message: str) -> None:
     outcome = call("tune", untuned, *arguments)
     assert outcome.code == 2
     assert outcome.err.strip().splitlines()[-1].startswith(f"error: {message}")
     assert not (untuned / "tuning").exists()
 
 
-def test_a_run_without_requests_to_tune_on_is_refused(run: Path, call: Callable[..., Outcome]) -> None:
+def test_a_run_without_requests_to_tune_on_is_refused(run: Path, call: Call) -> None:
     requests = run / "mined" / "0123" / "requests.parquet"
     pq.write_table(pq.read_table(requests).slice(120), requests)
     outcome = call("tune", run, *QUICK)

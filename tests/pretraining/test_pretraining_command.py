@@ -1,8 +1,6 @@
 """`uepp pretrain` from data to encoder, and what it refuses."""
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 import yaml
+from commands import Call
 
-from uepp import cli
 from uepp.artifacts import check_manifest
 from uepp.features.text_encoder import open_text_encoder
 from uepp.pretraining.generation import QueryWriter
@@ -27,21 +25,6 @@ SIZES = {
     "max_query_tokens": 8, "batch_size": 16, "max_steps": 60, "evaluate_every_steps": 20, "warmup_steps": 5,
     "learning_rate": 0.02, "dropout": 0.0, "held_out_share": 0.2, "checkpoint_every_steps": 25,
 }  # fmt: skip
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: arguments to (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(exit_info.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Call
 from compass import make_rose
 
-from uepp import cli
 from uepp.config import ServingConfig
 from uepp.errors import InputError
 from uepp.serving import server
@@ -33,20 +33,6 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_rose(folder / "new", first=100)
     make_rose(folder / "foreign", first=200, run_id="foreign")
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process: arguments to (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(exit_info.value.code or 0), out, err
-
-    return run
 
 
 # What it refuses
@@ -154,9 +140,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         server.read_token(tmp_path / "none")
 
 
-def test_options_become_settings(
-    call: Callable[..., tuple[int, str, str]], exports: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_options_become_settings(call: Call, exports: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: dict[str, Any] = {}
 
     def serve(run_dir: Path, settings: ServingConfig, **about: Any) -> None:
@@ -189,9 +173,7 @@ def test_options_become_settings(
         (["--max-batch", "0"], "serving.max_batch = 0: input should be greater than or equal to 1"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(
-    call: Callable[..., tuple[int, str, str]], exports: Path, options: list[str], expected: str
-) -> None:
+def test_bad_options_are_refused_in_one_line(call: Call, exports: Path, options: list[str], expected: str) -> None:
     code, out, err = call("serve", exports / "old", *options)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].endswith(expected)
