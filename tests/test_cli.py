@@ -292,7 +292,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "export before training": (lambda d: ["export", started(d)], ("trained", "has not been trained")),
     "export without its data": (lambda d: ["export", trained(d)], ("elsewhere",)),
     "an unknown index": (
-        lambda d: ["export", trained(d), "--index", "foo"], ("'foo'", "known are flat, hnsw, ivf-flat")
+        lambda d: ["export", trained(d), "--index", "foo"], ("--index 'foo': unknown", "known are flat, hnsw, ivf-flat")
     ),
     "an unknown index of another directory": (
         lambda d: ["export", occupied(d), "--index", "foo"], ("occupied", "not a run directory")

@@ -4,7 +4,7 @@ The towers are stand-ins: a query's text is its vector, so that the test knows w
 """
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,37 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 import yaml
 from commands import Call
+from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
-from uepp.config import ExportConfig, HistoryConfig
+from uepp.config import HistoryConfig
 from uepp.errors import InputError
 from uepp.evaluation.baselines import BoostedTowers, Towers
 from uepp.features.requests import RawRequests
 from uepp.retrieval.boosting import read_boosting, write_boosting
-from uepp.retrieval.export import rebuild_index
 from uepp.retrieval.index import search_exact
 
-T = datetime(2024, 5, 1, tzinfo=UTC)
-NUM_PRODUCTS, NUM_KNOWN, DIM, NUM_SUBJECTS, K = 400, 380, 8, 10, 5
-_TIMESTAMP = pa.timestamp("us", "UTC")
-_STRINGS = pa.list_(pa.string())
-_POINTERS = [f"{kind}_{edge}" for kind in ("searches", "clicks", "purchases") for edge in ("begin", "end")]
-
-
-class QueryTower(tf.Module):
-    """A query is the numbers of its vector."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
-    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
-        numbers = tf.strings.to_number(tf.strings.split(query).to_tensor("0"))
-        return {"embedding": tf.math.l2_normalize(tf.reshape(numbers, [-1, DIM]), axis=1)}
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+NUM_PRODUCTS, NUM_KNOWN, NUM_SUBJECTS, K = 400, 380, 10, 5
 
 
 def write_run(run: Path, *, quality_counts: bool = True, has_quality: bool = True, late: bool = False) -> Path:
@@ -54,62 +36,37 @@ def write_run(run: Path, *, quality_counts: bool = True, has_quality: bool = Tru
     subject = np.arange(NUM_PRODUCTS) % NUM_SUBJECTS
     vectors = unit(subjects[subject] + 0.25 * rng.standard_normal((NUM_PRODUCTS, DIM)))
     quality = rng.standard_normal(NUM_PRODUCTS)
-    export, mined = run / "export", run / "mined" / "0123"
-    (export / "vectors").mkdir(parents=True)
-    mined.mkdir(parents=True)
-    (run / "checkpoints").mkdir()
     settings = {"evaluation": {"recall_at": [1, K]}, "boosting": {"at": K, "num_trials": 14, "max_boost": 4.0}}
-    (run / "config.yaml").write_text(yaml.safe_dump(settings))
-    write_json(run / "run.json", {"run_id": "run 9", "mined": "0123", "data": str(run)})
+    export = begin_run(run, "run 9", settings)
 
     # Products: the last ones came after T; one quality column says what counts, another one is noise.
     created = [T - timedelta(days=NUM_KNOWN - row - 0.5) for row in range(NUM_PRODUCTS)]
     columns: dict[str, Any] = {
         "product_id": [f"{row:04}" for row in range(NUM_PRODUCTS)],
         "title": [f"product {row}" for row in range(NUM_PRODUCTS)],
-        "tags": pa.array([[]] * NUM_PRODUCTS, _STRINGS),
+        "tags": pa.array([[]] * NUM_PRODUCTS, STRINGS),
         **{name: pa.nulls(NUM_PRODUCTS, pa.string()) for name in ("category", "description", "shop_id")},
-        "attributes": pa.nulls(NUM_PRODUCTS, pa.map_(pa.string(), _STRINGS)),
-        "created_at": pa.array(created if has_quality else [None] * NUM_PRODUCTS, _TIMESTAMP),
-        "quality_as_of": pa.array([T + timedelta(days=late)] * NUM_PRODUCTS, _TIMESTAMP),
+        "attributes": pa.nulls(NUM_PRODUCTS, pa.map_(pa.string(), STRINGS)),
+        "created_at": pa.array(created if has_quality else [None] * NUM_PRODUCTS, TIMESTAMP),
+        "quality_as_of": pa.array([T + timedelta(days=late)] * NUM_PRODUCTS, TIMESTAMP),
     }
     if has_quality:
         columns["quality_stars"] = 4 + 0.3 * quality
         columns["quality_noise"] = rng.standard_normal(NUM_PRODUCTS)
-    products = pa.table(columns)
-    pq.write_table(products, export / "products.parquet")
 
     # Requests: of the twelve most similar products, buyers take one by quality, or any.
-    rows = []
+    queries, bought = [], []
     for number in range(400):
         query = subjects[number % NUM_SUBJECTS] + 0.15 * rng.standard_normal(DIM)
-        day = number // 100
-        seen = NUM_KNOWN + 1 + day  # one new product a day
+        seen = NUM_KNOWN + 1 + number // 100  # one new product a day
         similar = np.argsort(-(vectors[:seen] @ query))[:12]
         chance = np.exp(2.0 * quality[similar] * quality_counts)
-        bought = columns["product_id"][rng.choice(similar, p=chance / chance.sum())]
-        rows.append(
-            {"request_id": number, "window": "selection" if day < 2 else "report", "day": (T + timedelta(day)).date(),
-             "query": " ".join(f"{value:.4f}" for value in query), "targets": [bought], "non_repeat_targets": [bought]}
-            | dict.fromkeys(_POINTERS, 0)
-        )  # fmt: skip
-    schema = {"request_id": pa.int64(), "window": pa.string(), "day": pa.date32(), "query": pa.string()}
-    schema |= {"targets": _STRINGS, "non_repeat_targets": _STRINGS, **dict.fromkeys(_POINTERS, pa.int64())}
-    schema |= dict.fromkeys(("country", "region", "language", "zip"), pa.string())
-    schema |= dict.fromkeys(("latitude", "longitude"), pa.float64())
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema(list(schema.items()))), mined / "requests.parquet")
-    for kind, names in (
-        ("searches", ("query",)),
-        ("clicks", ("product_id", "shop_id")),
-        ("purchases", ("product_id",)),
-    ):
-        empty = pa.schema(
-            [("user_id", pa.string()), ("timestamp", _TIMESTAMP), *((name, pa.string()) for name in names)]
-        )
-        pq.write_table(empty.empty_table(), mined / f"history_{kind}.parquet")
+        queries.append(query)
+        bought.append(columns["product_id"][rng.choice(similar, p=chance / chance.sum())])
+    texts = write_requests(run, queries, bought)
 
     # Queries of the first subject were asked before T, the others never.
-    asked = [row["query"] for row in rows if row["request_id"] % NUM_SUBJECTS == 0]
+    asked = texts[::NUM_SUBJECTS]
     pq.write_table(pa.table({"query": asked, "count": [1] * len(asked)}), export / "query_counts.parquet")
     graph = {"query": pa.string(), "product_id": pa.string()} | dict.fromkeys(
         ("clicks", "carts", "purchases"), pa.int64()
@@ -117,11 +74,7 @@ def write_run(run: Path, *, quality_counts: bool = True, has_quality: bool = Tru
     pq.write_table(pa.schema(list(graph.items())).empty_table(), export / "graph.parquet")
     write_json(export / "windows.json", {"train_end": T.isoformat()})
     write_json(export / "bm25.json", {"k1": 1.0, "b": 0.5, "weights": {"word": 1.0}})
-    tower = QueryTower()
-    tf.saved_model.save(tower, str(export / "query_tower"), signatures={"serving_default": tower.serve})
-    np.save(export / "vectors" / "part-00000.npy", vectors)
-    write_manifest(export, run_id="run 9", uepp_version="0", num_products=NUM_PRODUCTS)
-    rebuild_index(export, ExportConfig())
+    finish_run(run, "run 9", columns, vectors)
     return run
 
 

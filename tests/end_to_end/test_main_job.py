@@ -188,6 +188,10 @@ def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
     towers = {"query_tower", "product_tower"}
     assert towers | {"product_ids.parquet", "vectors", "index.faiss", "serving.json", "manifest.json"} <= exported
     assert {"lexical", "places.parquet"} <= exported
+    costs = json.loads((job.run / "costs.json").read_text())
+    assert costs["seconds"].keys() == {"mining", "features", "training", "tuning of BM25", "export"}
+    assert all(seconds >= 0 for seconds in costs["seconds"].values())
+    assert 2**27 < costs["peak_memory_bytes"] < 2**38, "bytes"
     assert list((job.run / "logs").rglob("events.out.tfevents.*"))
     assert tf.train.latest_checkpoint(str(job.run / "checkpoints")).endswith("ckpt-10")
     assert (job.run / "checkpoints" / "ckpt-5.index").is_file()

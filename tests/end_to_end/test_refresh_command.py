@@ -328,7 +328,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(
 def test_options_that_do_not_fit(made: Made, run: Path, tmp_path: Path, call: Call) -> None:
     assert "no such directory" in call("export", run, "--data", tmp_path / "nowhere").error
     assert "not a run directory" in call("export", tmp_path, "--data", made.new).error
-    assert "export.index" in call("export", run, "--data", made.new, "--index", "nonsense").error
+    assert "--index 'nonsense': unknown family" in call("export", run, "--data", made.new, "--index", "nonsense").error
     before = contents(run)
     outcome = call("export", run, "--data", made.new, "--index", "ivf-flat:nlist=4000")
     assert "nlist=4000: must be at most the 48 products" in outcome.error

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tensorflow as tf
 import yaml
 from commands import Call
+from stand_in_run import DIM, STRINGS, TIMESTAMP, begin_run, finish_run, unit, write_requests
 
-from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
+from uepp.artifacts import check_manifest, read_json
 from uepp.config import ExportConfig
 from uepp.index_families import FAMILIES, parse_spec
 from uepp.retrieval.boosting import write_boosting
@@ -22,24 +21,7 @@ from uepp.retrieval.export import rebuild_index
 from uepp.retrieval.index import search_exact
 from uepp.retrieval.product_index import ProductIndex
 
-T = datetime(2024, 5, 1, tzinfo=UTC)
-N, DIM, AT = 900, 8, 20
-_TIMESTAMP = pa.timestamp("us", "UTC")
-_STRINGS = pa.list_(pa.string())
-_POINTERS = [f"{kind}_{edge}" for kind in ("searches", "clicks", "purchases") for edge in ("begin", "end")]
-
-
-class QueryTower(tf.Module):
-    """A query is the numbers of its vector."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="query")])
-    def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
-        numbers = tf.strings.to_number(tf.strings.split(query).to_tensor("0"))
-        return {"embedding": tf.math.l2_normalize(tf.reshape(numbers, [-1, DIM]), axis=1)}
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+N, AT = 900, 20
 
 
 def write_run(run: Path) -> Path:
@@ -47,41 +29,18 @@ def write_run(run: Path) -> Path:
     rng = np.random.default_rng(3)
     centers = unit(rng.standard_normal((30, DIM)))
     vectors = unit(centers[rng.integers(0, 30, N)] + 0.3 * rng.standard_normal((N, DIM)))
-    export, mined = run / "export", run / "mined" / "0123"
-    (export / "vectors").mkdir(parents=True)
-    mined.mkdir(parents=True)
-    (run / "checkpoints").mkdir()
-    (run / "config.yaml").write_text("{}\n")
-    write_json(run / "run.json", {"run_id": "run 5", "mined": "0123", "data": str(run)})
+    begin_run(run, "run 5", {})
     ids = [f"{row:04}" for row in range(N)]
     products = {"product_id": ids, "title": [f"product {row}" for row in range(N)]}
-    products |= {"tags": pa.array([[]] * N, _STRINGS), "shop_id": pa.nulls(N, pa.string())}
-    products |= {"created_at": pa.nulls(N, _TIMESTAMP)}
-    pq.write_table(pa.table(products), export / "products.parquet")
-    rows = []
+    products |= {"tags": pa.array([[]] * N, STRINGS), "shop_id": pa.nulls(N, pa.string())}
+    products |= {"created_at": pa.nulls(N, TIMESTAMP)}
+    queries, bought = [], []
     for number in range(240):
         query = centers[number % 30] + 0.3 * rng.standard_normal(DIM)
-        bought = [ids[row] for row in rng.choice(np.argsort(-(vectors @ query))[:AT], 1)]
-        day = number // 60
-        rows.append(
-            {"request_id": number, "window": "selection" if day < 2 else "report", "day": (T + timedelta(day)).date(),
-             "query": " ".join(f"{value:.4f}" for value in query), "targets": bought, "non_repeat_targets": bought}
-            | dict.fromkeys(_POINTERS, 0)
-        )  # fmt: skip
-    schema = {"request_id": pa.int64(), "window": pa.string(), "day": pa.date32(), "query": pa.string()}
-    schema |= {"targets": _STRINGS, "non_repeat_targets": _STRINGS, **dict.fromkeys(_POINTERS, pa.int64())}
-    schema |= dict.fromkeys(("country", "region", "language", "zip"), pa.string())
-    schema |= dict.fromkeys(("latitude", "longitude"), pa.float64())
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema(list(schema.items()))), mined / "requests.parquet")
-    kinds = {"searches": ("query",), "clicks": ("product_id", "shop_id"), "purchases": ("product_id",)}
-    for kind, names in kinds.items():
-        columns = [("user_id", pa.string()), ("timestamp", _TIMESTAMP), *((name, pa.string()) for name in names)]
-        pq.write_table(pa.schema(columns).empty_table(), mined / f"history_{kind}.parquet")
-    tower = QueryTower()
-    tf.saved_model.save(tower, str(export / "query_tower"), signatures={"serving_default": tower.serve})
-    np.save(export / "vectors" / "part-00000.npy", vectors)
-    write_manifest(export, run_id="run 5", uepp_version="0", num_products=N)
-    rebuild_index(export, ExportConfig())
+        queries.append(query)
+        bought.append(ids[rng.choice(np.argsort(-(vectors @ query))[:AT])])
+    write_requests(run, queries, bought)
+    finish_run(run, "run 5", products, vectors)
     return run
 
 

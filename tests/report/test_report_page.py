@@ -92,6 +92,8 @@ def test_every_part_is_there(elements: Elements) -> None:
     text = "".join(text for _, text in elements.named("main"))
     for said in (
         "not recorded",
+        "42 s",
+        "2.3 GB",
         "0.3 and 0.5 ms",
         "1 h 1 min",
         "1,234",

@@ -6,14 +6,14 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from uepp.config import load_config, save_config
+from uepp.config import save_config
 from uepp.data.schema import read_products
 from uepp.evaluation.baselines import lexical_texts
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.features.fitted import Fitted
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
-from uepp.pipeline.stored import generated_queries, read_run
+from uepp.pipeline.stored import config_with_index, generated_queries, read_run
 from uepp.retrieval.export import rebuild_index, write_export
 from uepp.retrieval.operations import not_in_tensorflow_serving
 from uepp.runs.directory import announced
@@ -34,14 +34,14 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
     bm25, lexical = {}, None
     if tune:
-        with announced(console, "tuning of BM25"):
+        with announced(console, "tuning of BM25", run_dir=run_dir):
             selection = load_requests(mined / "requests.parquet", "selection", products)
             bm25["bm25"], lexical = _tune_bm25(products, selection)
             if generated is not None:
                 bm25["bm25_expanded"], expanded = _tune_bm25(products, selection, generated)
                 if bm25["bm25_expanded"].get("recall@100", 0) > bm25["bm25"].get("recall@100", 0):
                     lexical = expanded
-    with announced(console, "export"):
+    with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
             run_dir / "export",
@@ -62,8 +62,8 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:
     """Give an existing export another index; without an export, make one with it."""
-    config, _, _ = read_run(run_dir)
-    config = load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
+    read_run(run_dir)
+    config = config_with_index(run_dir, index)
     if (run_dir / "export").is_dir():
         with announced(console, f"index: {index}"):
             rebuild_index(run_dir / "export", config.export)

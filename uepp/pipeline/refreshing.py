@@ -9,12 +9,12 @@ import pyarrow as pa
 from rich.console import Console
 
 from uepp.artifacts import MANIFEST, read_json, write_manifest
-from uepp.config import load_config, save_config
+from uepp.config import save_config
 from uepp.data.schema import read_products, validate_products
 from uepp.evaluation.baselines import lexical_texts
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
-from uepp.pipeline.stored import generated_queries
+from uepp.pipeline.stored import config_with_index, generated_queries
 from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import LEXICAL, check_is_run, open_export
 from uepp.retrieval.product_index import carried_point, choose_spec, write_product_index
@@ -46,7 +46,7 @@ def refresh(run_dir: Path, data: Path, console: Console, *, index: str | None = 
     """
     begin = time.perf_counter()
     check_is_run(run_dir)
-    config = load_config(str(run_dir / "config.yaml"), [] if index is None else [f"export.index={index}"])
+    config = config_with_index(run_dir, index)
     for note in validate_products(data).notes:
         console.print(f"  note: {note}", markup=False, highlight=False, soft_wrap=True)
     export_dir = run_dir / "export"

@@ -10,6 +10,7 @@ from uepp.artifacts import read_json
 from uepp.config import Config, load_config
 from uepp.errors import InputError
 from uepp.features.text_encoder import GENERATED
+from uepp.index_families import parse_spec
 from uepp.retrieval.export import check_is_run
 
 
@@ -26,6 +27,21 @@ def read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
             f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume"
         )
     return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
+
+
+def config_with_index(run_dir: Path, index: str | None) -> Config:
+    """A run's configuration, with the index that was asked for by `--index`; none: its own.
+
+    Raises:
+        InputError: no such index.
+    """
+    if index is None:
+        return load_config(str(run_dir / "config.yaml"))
+    try:
+        parse_spec(index)
+    except ValueError as error:
+        raise InputError(f"--index {index!r}: {error}") from None
+    return load_config(str(run_dir / "config.yaml"), [f"export.index={index}"])
 
 
 def generated_queries(directory: Path) -> pa.Table | None:

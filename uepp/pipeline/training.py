@@ -59,7 +59,7 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
     gather_numbers(strategy, 0)
 
     # -------------------------------------------------------------------------------------- training
-    with announced(console, "training"):
+    with announced(console, "training", run_dir=run_dir if is_chief(strategy) else None, adds=resume):
         facts = read_json(run_dir / "run.json")
         mined = run_dir / "mined" / facts["mined"]
         products = read_products(Path(facts["data"]))
@@ -102,7 +102,7 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         console.print(f"  {data_dir}: {rows}", markup=False, soft_wrap=True)
 
     # ---------------------------------------------------------------------------------------- mining
-    with announced(console, "mining"):
+    with announced(console, "mining", run_dir=run_dir, adds=resume):
         mined = mine(data_dir, config.data, run_dir / "mined")
         facts = read_json(run_dir / "run.json")
         if facts.get("mined", mined.name) != mined.name:
@@ -119,7 +119,7 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         )
 
     # -------------------------------------------------------------------------------------- features
-    with announced(console, "features"):
+    with announced(console, "features", run_dir=run_dir, adds=resume):
         num_seen = num_products_before(products, windows.train_end)
         if not (run_dir / "features").exists():
             with atomic_directory(run_dir / "features") as folder:

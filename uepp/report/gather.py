@@ -14,6 +14,7 @@ from uepp.config import Config
 from uepp.errors import InputError
 from uepp.evaluation.slices import ALL
 from uepp.retrieval.boosting import BOOSTING
+from uepp.runs.directory import COSTS
 
 OPPONENT = "bm25"
 """The system that the answer compares with: tuned BM25."""
@@ -48,6 +49,7 @@ class Facts:
         num_events: rows of the log; none: the data set is not where it was.
         num_examples: training examples.
         training: of the log; none: there is none.
+        costs: content of `costs.json`, empty without one.
         sizes: bytes on disk by what it is.
         boosting: of `uepp boost`, none: not boosted.
         tuning: of `uepp tune`, none: not tuned.
@@ -65,6 +67,7 @@ class Facts:
     num_events: int | None
     num_examples: int | None
     training: Training | None
+    costs: dict[str, Any]
     sizes: dict[str, int]
     boosting: dict[str, Any] | None
     tuning: dict[str, Any] | None
@@ -115,6 +118,7 @@ def gather(
         num_events=_num_rows(data / "events.parquet"),
         num_examples=_num_rows(mined / "examples.parquet"),
         training=_training(run_dir / "logs" / "training.csv", config.training.batch_size),
+        costs=read_json(run_dir / COSTS) if (run_dir / COSTS).exists() else {},
         sizes=_sizes(run_dir, export),
         boosting=_boosting(run_dir, export, manifest["run_id"]),
         tuning=_of_run(run_dir / "tuning" / "report.json", manifest["run_id"]),

@@ -10,6 +10,13 @@ from uepp.report.content import Cell, Grid
 from uepp.report.gather import Facts, changed_settings
 
 _NOT_RECORDED = "not recorded"
+_STAGES = {
+    "preparation of the data": {"mining", "features"},
+    "training, with its set-up and checkpoints": {"training"},
+    "tuning of BM25": {"tuning of BM25"},
+    "export": {"export"},
+}
+"""Lines of the costs, and the stages that each adds up."""
 
 
 def costs(facts: Facts) -> list[tuple[str, str]]:
@@ -23,7 +30,13 @@ def costs(facts: Facts) -> list[tuple[str, str]]:
         )
         lines.append(("their time", f"{wording.duration(training.seconds)}, from the logged speed"))
         lines.append(("examples a second", wording.count(training.examples_per_second)))
-    lines += [(name, _NOT_RECORDED) for name in ("preparation of the data", "export", "memory, at most")]
+    seconds = facts.costs.get("seconds", {})
+    lines += [
+        (line, wording.duration(sum(seconds[name] for name in names)) if names <= seconds.keys() else _NOT_RECORDED)
+        for line, names in _STAGES.items()
+    ]
+    peak = facts.costs.get("peak_memory_bytes")
+    lines.append(("memory of the process, at most", _NOT_RECORDED if peak is None else wording.size(peak)))
     point = served_point(facts.tuning)
     if point is None:
         lines += [

@@ -1,5 +1,7 @@
 """A run's directory: where it may be, what is in it from the start, and where its data comes from."""
 
+import resource
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,9 @@ from uepp.config import Config, load_config, save_config
 from uepp.data.marketplace import generate
 from uepp.data.schema import Report, validate
 from uepp.errors import InputError
+
+COSTS = "costs.json"
+"""Of a run: `seconds` by stage, and `peak_memory_bytes` of the process."""
 
 
 def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixed: Sequence[str], free: str) -> None:
@@ -94,9 +99,29 @@ def checked_data(config: Config, run_dir: Path, console: Console) -> tuple[Path,
 
 
 @contextmanager
-def announced(console: Console, name: str) -> Iterator[None]:
-    """Say what begins and how long it took."""
+def announced(console: Console, name: str, *, run_dir: Path | None = None, adds: bool = False) -> Iterator[None]:
+    """Say what begins and how long it took, and keep it in the run's `costs.json`.
+
+    Args:
+        console: for progress.
+        name: of the stage.
+        run_dir: the run whose stage it is; none: nothing is kept.
+        adds: to the time that the stage took before, which it goes on with.
+    """
     console.print(f"[bold]{name}[/bold] …")
     begin = time.perf_counter()
     yield
-    console.print(f"  {name}: {time.perf_counter() - begin:.0f} s", highlight=False)
+    seconds = time.perf_counter() - begin
+    console.print(f"  {name}: {seconds:.0f} s", highlight=False)
+    if run_dir is not None:
+        _keep_cost(run_dir / COSTS, name, seconds, adds)
+
+
+def _keep_cost(path: Path, name: str, seconds: float, adds: bool) -> None:
+    costs = read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
+    before = costs["seconds"].get(name, 0) if adds else 0
+    costs["seconds"][name] = round(before + seconds, 1)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    costs["peak_memory_bytes"] = max(costs["peak_memory_bytes"], peak)
+    write_json(path, costs)
