@@ -415,6 +415,14 @@ def test_another_index_keeps_the_run_and_its_metrics(job: Job, copy: Path, call:
     assert json.loads(call("evaluate", copy, "--json").out) == job.metrics
 
 
+def test_an_export_of_a_boosted_run_says_that_it_is_not_boosted(copy: Path, call: Call) -> None:
+    (copy / "export" / "boosting.json").write_text("{}")
+    outcome = call("export", copy)
+    assert outcome.code == 0, outcome.err
+    assert f"note: the export was boosted, the new one is not; boost it with: uepp boost {copy}" in outcome.err
+    assert not (copy / "export" / "boosting.json").exists()
+
+
 # Events that the run has not seen
 
 

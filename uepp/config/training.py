@@ -32,7 +32,7 @@ class ModelConfig(Stage):
 
 
 class LossConfig(Stage):
-    """Multi-part hinge (UEPPR III-E), or softmax for comparison. Similarities are cosines in [-1, 1]."""
+    """Multi-part hinge (UEPPR III-E), or softmax. Similarities are cosines in [-1, 1]."""
 
     kind: Literal["hinge", "softmax"] = Field("hinge", description="softmax: sampled, with logQ correction")
     power: Literal[1, 2] = Field(2, description="1: the paper's linear hinge; 2: squared")

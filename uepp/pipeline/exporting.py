@@ -14,6 +14,7 @@ from uepp.features.fitted import Fitted
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.pipeline.stored import config_with_index, generated_queries, read_run
+from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import rebuild_index, write_export
 from uepp.retrieval.operations import not_in_tensorflow_serving
 from uepp.runs.directory import announced
@@ -41,6 +42,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
                 bm25["bm25_expanded"], expanded = _tune_bm25(products, selection, generated)
                 if bm25["bm25_expanded"].get("recall@100", 0) > bm25["bm25"].get("recall@100", 0):
                     lexical = expanded
+    was_boosted = (run_dir / "export" / BOOSTING).exists()
     with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
@@ -58,6 +60,9 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
         for tower in ("query_tower", "product_tower"):
             if missing := not_in_tensorflow_serving(run_dir / "export" / tower):
                 console.print(f"  note: TensorFlow Serving lacks operations of {tower}: {', '.join(missing)}")
+    if was_boosted:
+        note = f"the export was boosted, the new one is not; boost it with: uepp boost {run_dir}"
+        console.print(f"  note: {note}", markup=False, soft_wrap=True)
 
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:

@@ -234,7 +234,7 @@ def cell_key(config: Config, data: list[str], encoder: str | None = None) -> str
         data: digests of its data set.
         encoder: key of the study's own text encoder; none: the one at `text.encoder`, known by its content.
     """
-    settings = config.model_dump(mode="json", exclude={"serving"})
+    settings = config.model_dump(mode="json", exclude={"serving", "relevance", "ranker"})
     del settings["data"]["path"]
     if encoder is not None:
         settings["text"]["encoder"] = encoder

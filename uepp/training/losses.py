@@ -1,4 +1,4 @@
-"""Losses as pure functions of similarities: the multi-part hinge (UEPPR III-E) and a softmax to compare with."""
+"""Losses as pure functions of similarities: the multi-part hinge (UEPPR III-E) and a sampled softmax."""
 
 from collections.abc import Sequence
 
