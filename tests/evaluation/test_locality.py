@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.evaluation.locality import (
-    EARTH_RADIUS_KM,
     FirstResults,
     Places,
-    distance_km,
     first_pairs,
     is_abroad,
     of_pairs,
     pair_distances,
     places_of,
 )
+from uepp.features.distance import EARTH_RADIUS_KM, distance_km
 
 QUARTER = math.pi / 2 * 6_371.0088
 

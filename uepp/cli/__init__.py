@@ -3,11 +3,24 @@
 import sys
 
 # A command registers itself when its module is imported; the help lists them in this order.
-from uepp.cli import training, retrieval, boosting, serving, engines, evaluation, report, data  # isort: skip
+from uepp.cli import training, retrieval, boosting, serving, engines, evaluation, report, relevance, ranking, data  # isort: skip
 from uepp.cli.app import app
 from uepp.errors import InputError
 
-__all__ = ["app", "boosting", "data", "engines", "evaluation", "main", "report", "retrieval", "serving", "training"]
+__all__ = [
+    "app",
+    "boosting",
+    "data",
+    "engines",
+    "evaluation",
+    "main",
+    "ranking",
+    "relevance",
+    "report",
+    "retrieval",
+    "serving",
+    "training",
+]
 
 
 def main() -> None:

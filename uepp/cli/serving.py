@@ -30,6 +30,9 @@ def search(
     longitude: Annotated[float | None, typer.Option("--longitude", help="Degrees.")] = None,
     fusion: Annotated[bool, typer.Option("--fusion", help="Fuse with BM25 by reciprocal ranks.")] = False,
     unboosted: Annotated[bool, typer.Option("--unboosted", help="Rank by similarity alone.")] = False,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Let the run's ranker order the first of them (uepp relevance rank).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search a run's catalogue, for anybody or for somebody."""
@@ -43,7 +46,9 @@ def search(
     with working():
         from uepp.serving.search import Searcher
 
-        hits = Searcher(run).search(query, k, user=user, context=context, fusion=fusion, boosted=not unboosted)
+        hits = Searcher(run).search(
+            query, k, user=user, context=context, fusion=fusion, boosted=not unboosted, rerank=rerank
+        )
     if as_json:
         print_json({"query": query, "hits": [vars(hit) for hit in hits]})
         return

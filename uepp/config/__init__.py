@@ -7,13 +7,17 @@ models, so a setting is checked the same way wherever it comes from.
 from uepp.config.base import INTERACTION_TYPES, InteractionType, ProductEncoder, QueryEncoder, TextField
 from uepp.config.data import DataConfig, FeaturesConfig, GraphConfig, HistoryConfig, MarketplaceConfig
 from uepp.config.files import load_config, merge_settings, save_config, shipped_configs, shipped_studies
+from uepp.config.ranker import RankerConfig
+from uepp.config.relevance import BLIND_SAMPLERS, SAMPLER_NAMES, RelevanceConfig, SamplerName
 from uepp.config.retrieval import BoostingConfig, EvaluationConfig, ExportConfig, ServingConfig
 from uepp.config.run import Config
 from uepp.config.text import PretrainingConfig, TextConfig
 from uepp.config.training import LossConfig, ModelConfig, NegativesConfig, TrainingConfig
 
 __all__ = [
+    "BLIND_SAMPLERS",
     "INTERACTION_TYPES",
+    "SAMPLER_NAMES",
     "BoostingConfig",
     "Config",
     "DataConfig",
@@ -30,6 +34,9 @@ __all__ = [
     "PretrainingConfig",
     "ProductEncoder",
     "QueryEncoder",
+    "RankerConfig",
+    "RelevanceConfig",
+    "SamplerName",
     "ServingConfig",
     "TextConfig",
     "TextField",

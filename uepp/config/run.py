@@ -4,6 +4,8 @@ from pydantic import model_validator
 
 from uepp.config.base import Stage
 from uepp.config.data import DataConfig, FeaturesConfig, GraphConfig, HistoryConfig, MarketplaceConfig
+from uepp.config.ranker import RankerConfig
+from uepp.config.relevance import RelevanceConfig
 from uepp.config.retrieval import BoostingConfig, EvaluationConfig, ExportConfig, ServingConfig
 from uepp.config.text import PretrainingConfig, TextConfig
 from uepp.config.training import LossConfig, ModelConfig, NegativesConfig, TrainingConfig
@@ -27,6 +29,8 @@ class Config(Stage):
     boosting: BoostingConfig = BoostingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     serving: ServingConfig = ServingConfig()
+    relevance: RelevanceConfig = RelevanceConfig()
+    ranker: RankerConfig = RankerConfig()
 
     @model_validator(mode="after")
     def _text_encoder_is_read(self) -> "Config":

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-EARTH_RADIUS_KM = 6_371.0088
-"""Mean radius (IUGG)."""
+from uepp.features.distance import distance_km
+
 PERCENTILES = (50, 90, 98)
 """The paper gives the 98th."""
 
@@ -97,27 +97,6 @@ class FirstResults:
         found = of_pairs(self._people, self._products, person, product)
         kilometres = {f"distance_km_p{percentile}": km for percentile, km in found.percentiles.items()}
         return {**kilometres, "own_country_share": found.own_country_share, "num_results": float(len(product))}
-
-
-def distance_km(
-    latitude: np.ndarray, longitude: np.ndarray, other_latitude: np.ndarray, other_longitude: np.ndarray
-) -> np.ndarray:
-    """Great-circle distance on a sphere, 2 r · arcsin √hav (haversine, which is exact for near points too).
-
-    Args:
-        latitude: degrees, float64 of any shape.
-        longitude: likewise.
-        other_latitude: of a shape that broadcasts with it.
-        other_longitude: likewise.
-
-    Returns:
-        km in [0, π r], NaN where a coordinate is.
-    """
-    north, other_north = np.radians(latitude), np.radians(other_latitude)
-    by_latitude = np.sin((other_north - north) / 2) ** 2
-    by_longitude = np.sin(np.radians(np.asarray(other_longitude) - longitude) / 2) ** 2
-    haversine = by_latitude + np.cos(north) * np.cos(other_north) * by_longitude
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0)))
 
 
 def pair_distances(people: Places, products: Places, person: np.ndarray, product: np.ndarray) -> np.ndarray:

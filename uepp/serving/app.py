@@ -138,6 +138,7 @@ def _api(service: Service, may_reload: bool) -> APIRouter:
             reads_histories=searcher.reader.reads_histories,
             has_fusion=searcher.has_lexical,
             has_boosting=searcher.has_boosting,
+            has_ranker=searcher.has_ranker,
             index=str(searcher.index.spec),
             threshold=searcher.threshold,
             cache=service.settings.cache,

@@ -3,8 +3,8 @@
 * `user`: who asks (user and session id), the query and the place, kept for a short time. It answers what a person asks
   again though they have clicked something since, so going back to a page shows the same page; but what they did in
   between counts only when the time is over.
-* `features`: a hash of everything that the query tower reads, kept for long. It never answers with anything but what
-  would be computed now, and people who look alike to the tower share it.
+* `features`: a hash of everything that the query tower reads, and the ranker where it is asked, kept for long. It never
+  answers with anything but what would be computed now, and people who look alike to both share it.
 * `layered`: `user`, and where that knows nothing, `features`.
 
 Requests that name nobody are kept by their features under every strategy: an answer made for one person is never
@@ -95,7 +95,7 @@ class RankingCache:
             for layer, kept in self._layers.items():
                 entry = kept.get(keys[layer])
                 if entry is not None:
-                    is_stale = entry.digest != question.features.digest
+                    is_stale = entry.digest != question.digest
                     if layer == "features" and "user" in self._layers:
                         self._layers["user"][keys["user"]] = entry
                     return Found(entry.ranking, layer, self._clock() - entry.computed, is_stale)
@@ -105,7 +105,7 @@ class RankingCache:
         """Keep a ranking that was just computed."""
         keys = self._keys(request, question)
         with self._lock:
-            entry = _Entry(ranking, question.features.digest, self._clock())
+            entry = _Entry(ranking, question.digest, self._clock())
             for layer, kept in self._layers.items():
                 kept[keys[layer]] = entry
 

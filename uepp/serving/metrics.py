@@ -21,7 +21,7 @@ class Metrics:
         self._part = Histogram(
             "uepp_part_seconds",
             "parts of a search: features, cache (one request), queue (one that the cache does not know), tower and "
-            "index (a batch), lexical (BM25) and fusion (one request), hits (one request)",
+            "index (a batch), lexical (BM25) and fusion (one request), ranker (a batch), hits (one request)",
             ["part"],
             buckets=_SECONDS,
             registry=registry,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from uepp.data.histories import KINDS, history_path
 from uepp.data.places import PLACES
 from uepp.features.raw import PLACE
-from uepp.features.requests import load_past_events
+from uepp.features.requests import PastEvents, load_past_events
 
 _KIND_OF = {
     "recent_searches": "searches",
@@ -36,11 +36,11 @@ class People:
 
     def load(self) -> None:
         """Read everything now: once an export is replaced, its files are gone."""
-        _ = self._texts, self._edges, self._products, self._places
+        _ = self._past, self._edges, self._products, self._places
 
     @cached_property
-    def _texts(self) -> dict[str, np.ndarray]:
-        return load_past_events(self._export, self._catalogue).texts
+    def _past(self) -> PastEvents:
+        return load_past_events(self._export, self._catalogue)
 
     @cached_property
     def _edges(self) -> dict[str, dict[str, tuple[int, int]]]:
@@ -65,12 +65,18 @@ class People:
     def latest(self, user: str, name: str, number: int) -> tuple[str, ...]:
         """What the tower's input `name` reads of a user, latest first; empty texts where a product is unknown."""
         begin, end = self._latest_rows(user, _KIND_OF[name], number)
-        return tuple(self._texts[name][begin:end][::-1])
+        return tuple(self._past.texts[name][begin:end][::-1])
 
     def products(self, user: str, kind: str, number: int) -> list[str]:
         """Ids of the latest products of a user, latest first; `kind` is clicks or purchases."""
         begin, end = self._latest_rows(user, kind, number)
         return self._products[kind].slice(begin, end - begin).to_pylist()[::-1]
+
+    def rows(self, user: str, kind: str) -> np.ndarray:
+        """Product indexes, int64 [n], of all events of a user whose product is in the catalogue; kinds likewise."""
+        begin, end = self._edges[kind].get(user, (0, 0))
+        rows = self._past.products[kind][begin:end]
+        return np.asarray(rows[rows >= 0])
 
     def place(self, user: str) -> dict[str, Any]:
         """The user's last known context, what is known of it."""

@@ -1,11 +1,15 @@
 """Rankings: what decides one, and how it is made of what the towers and BM25 found."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from uepp.lexical.fusion import fuse
+from uepp.relevance.ranking_features import Asked
 from uepp.serving.requests import Features
 
 
@@ -19,6 +23,7 @@ class Question:
         fusion: see `Request`, as the next two.
         boosted: False wherever there is no boosting.
         min_similarity: none: all stay.
+        asked: what the ranker reads of the request; none: it is not asked.
     """
 
     features: Features
@@ -26,16 +31,24 @@ class Question:
     fusion: bool
     boosted: bool
     min_similarity: float | None
+    asked: Asked | None = field(default=None, compare=False)
 
     @property
     def options(self) -> tuple[Any, ...]:
         """All but the features."""
-        return (self.depth, self.fusion, self.boosted, self.min_similarity)
+        return (self.depth, self.fusion, self.boosted, self.min_similarity, self.asked is not None)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The same for the same features of the tower and of the ranker only."""
+        if self.asked is None:
+            return self.features.digest
+        return hashlib.blake2b(self.features.digest + self.asked.digest, digest_size=16).digest()
 
     @property
     def key(self) -> tuple[Any, ...]:
         """For a cache."""
-        return (self.features.digest, *self.options)
+        return (self.digest, *self.options)
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,7 @@ class Ranking:
         similarities: float32 [n], cosines.
         towers_ranks: int32 [n], from 1; 0: the towers did not find it.
         lexical_ranks: int32 [n], likewise of BM25.
+        ranker_ranks: int32 [n], likewise of the ranker; 0: it was not asked about the product. None: it was not asked.
     """
 
     rows: np.ndarray
@@ -55,6 +69,7 @@ class Ranking:
     similarities: np.ndarray
     towers_ranks: np.ndarray
     lexical_ranks: np.ndarray
+    ranker_ranks: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Products."""
@@ -107,6 +122,31 @@ def fused(towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, d
         towers_ranks=_ranks(rows, towers.rows),
         lexical_ranks=_ranks(rows, lexical_rows),
     )
+
+
+def first_of(rankings: Sequence[Ranking], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first products of B rankings: rows int64 [B, n], -1 where one has fewer, and similarities float32 [B, n]."""
+    rows = np.full((len(rankings), number), -1, np.int64)
+    similarities = np.full(rows.shape, -np.inf, np.float32)
+    for place, ranking in enumerate(rankings):
+        width = min(number, len(ranking))
+        rows[place, :width] = ranking.rows[:width]
+        similarities[place, :width] = ranking.similarities[:width]
+    return rows, similarities
+
+
+def reranked(ranking: Ranking, order: np.ndarray) -> Ranking:
+    """A ranking with its first products in another order; scores and similarities go with them, and stay what they are.
+
+    Args:
+        ranking: of n products.
+        order: places of the first products, best first, int64 [K]; places beyond n are left out.
+    """
+    order = order[order < len(ranking)]
+    places = np.concatenate([order, np.arange(len(order), len(ranking))])
+    ranks = np.where(np.arange(len(ranking)) < len(order), np.arange(1, len(ranking) + 1), 0).astype(np.int32)
+    names = ("rows", "scores", "similarities", "towers_ranks", "lexical_ranks")
+    return replace(ranking, **{name: getattr(ranking, name)[places] for name in names}, ranker_ranks=ranks)
 
 
 def _ranks(rows: np.ndarray, ranking: np.ndarray) -> np.ndarray:

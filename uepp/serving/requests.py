@@ -13,6 +13,7 @@ from uepp.errors import InputError
 from uepp.features.raw import COORDINATES, PLACE, as_tensors
 from uepp.features.readers.history import history_inputs
 from uepp.features.text import normalize
+from uepp.relevance.ranking_features import Asked, RankingFeatures
 from uepp.serving.catalogue import Catalogue
 from uepp.serving.people import People
 
@@ -38,6 +39,7 @@ class Request:
         min_similarity: products that the towers find below this cosine are left out; none: all stay.
         fusion: fuse with BM25 by reciprocal ranks.
         boosted: rank by similarity and quality; False: by similarity alone.
+        rerank: let the run's ranker order the first products that were found.
     """
 
     query: str
@@ -54,6 +56,7 @@ class Request:
     min_similarity: float | None = None
     fusion: bool = False
     boosted: bool = True
+    rerank: bool = False
 
     @property
     def who(self) -> tuple[str | None, str | None] | None:
@@ -114,15 +117,15 @@ class FeatureReader:
 
         Raises:
             InputError: the query holds no word, the user or a key of the context is unknown, a coordinate is missing
-                or out of range, or the tower reads neither people nor places.
+                or out of range, or neither the tower nor a ranker that is asked for reads people or places.
         """
         query = _checked_query(request.query)
         context = _checked_context(request.context)
         past = self._given(request)
-        if context and not self.reads_places:
+        if context and not (self.reads_places or request.rerank):
             raise InputError(f"{', '.join(context)}: this run's query tower has no location encoder")
         who = [*([f"user {request.user}"] if request.user is not None else []), *past]
-        if who and not self.reads_histories:
+        if who and not (self.reads_histories or request.rerank):
             raise InputError(f"{', '.join(who)}: this run's query tower has no history encoder")
         if request.user is not None and request.user not in self._people:
             raise InputError(f"user {request.user}: no events of this user before the end of training")
@@ -137,6 +140,36 @@ class FeatureReader:
             else:
                 values[name] = self._past(name, request, past)
         return Features(values)
+
+    def asked(self, request: Request, features: Features, ranking: RankingFeatures) -> Asked:
+        """What the ranker reads of a request that `read` let pass: the place, and a whole history.
+
+        Parts of the history that come with the request replace the user's, as for the tower.
+
+        Args:
+            request: as it came.
+            features: of it.
+            ranking: of the ranker.
+        """
+
+        def rows(given: Sequence[str] | None, kind: str) -> np.ndarray:
+            if given is None:
+                return np.empty(0, np.int64) if request.user is None else self._people.rows(request.user, kind)
+            found = np.array([self._catalogue.row(product) for product in given], np.int64)
+            return found[found >= 0]
+
+        clicked, shops = rows(request.clicked_products, "clicks"), request.recent_shops
+        latitude, longitude = (float(request.context.get(name, float("nan"))) for name in COORDINATES)
+        return Asked(
+            queries=[features.query],
+            clicked=[clicked],
+            clicked_shops=[ranking.shops_of(clicked) if shops is None else ranking.shops(shops)],
+            bought=[rows(request.purchased_products, "purchases")],
+            country=[str(request.context.get("country", ""))],
+            region=[str(request.context.get("region", ""))],
+            latitude=np.array([latitude]),
+            longitude=np.array([longitude]),
+        )
 
     def unknown_products(self, request: Request) -> list[str]:
         """Clicked and purchased products that the catalogue lacks; they are read as nothing."""

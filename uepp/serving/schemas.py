@@ -42,6 +42,7 @@ class SearchRequest(BaseModel):
     )
     fusion: bool = Field(False, description="fuse with BM25 by reciprocal ranks")
     boosted: bool = Field(True, description="let quality count, where the export has a boosting")
+    rerank: bool = Field(False, description="let the run's ranker order the first products that were found")
 
     def request(self, threshold: float | None, default: float | Literal["auto"] | None) -> Request:
         """For a `Searcher`.
@@ -64,13 +65,19 @@ class HitModel(BaseModel):
     product_id: str
     title: str
     similarity: float = Field(description="cosine of query and product")
-    score: float = Field(description="what ranks: similarity and quality, or with fusion the sum of reciprocal ranks")
+    score: float = Field(
+        description="of retrieval, whatever the ranker says: similarity and quality, or with fusion the sum of "
+        "reciprocal ranks"
+    )
     shop_id: str | None
     price: float | None
     country: str | None
     region: str | None
     towers_rank: int | None = Field(description="rank among what the towers found, from 1; null: they did not")
     lexical_rank: int | None = Field(description="rank among what BM25 found, from 1; null: it did not")
+    ranker_rank: int | None = Field(
+        description="place that the ranker gave it, from 1; null: it was not asked about it"
+    )
 
 
 class CacheModel(BaseModel):
@@ -125,6 +132,7 @@ class About(BaseModel):
     reads_histories: bool = Field(description="whether it matters what somebody did before")
     has_fusion: bool = Field(description="whether there is a BM25 to fuse with")
     has_boosting: bool = Field(description="whether quality can count")
+    has_ranker: bool = Field(description="whether there is a ranker to ask")
     index: str = Field(description="the vector index")
     threshold: float | None = Field(description="what min_similarity auto stands for; null: nothing, off")
     cache: Literal["features", "user", "layered", "none"]

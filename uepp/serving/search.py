@@ -14,6 +14,8 @@ from uepp.artifacts import MANIFEST, read_json
 from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.lexical.bm25 import BM25
+from uepp.relevance.ranker import Ranker, has_ranker, load_lightgbm, read_ranker
+from uepp.relevance.ranking_features import Asked
 from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.embed import load_tower, tower_inputs
 from uepp.retrieval.export import LEXICAL, open_export
@@ -22,7 +24,7 @@ from uepp.retrieval.vectors import ProductVectors
 from uepp.serving.cache import RankingCache
 from uepp.serving.catalogue import Catalogue
 from uepp.serving.people import People
-from uepp.serving.ranking import Question, Ranking, depth_of, fused, of_towers
+from uepp.serving.ranking import Question, Ranking, depth_of, first_of, fused, of_towers, reranked
 from uepp.serving.requests import FeatureReader, Request
 
 _AT_ONCE = 256  # requests in one call of the tower
@@ -36,13 +38,14 @@ class Hit:
         product_id: id of the product.
         title: its title.
         similarity: cosine of query and product, in [-1, 1].
-        score: what ranks: similarity and what quality adds, or with fusion the sum of reciprocal ranks.
+        score: of retrieval: similarity and what quality adds, or with fusion the sum of reciprocal ranks.
         shop_id: of the product, as the next three; none: unknown.
         price: in the catalogue's currency.
         country: where it is.
         region: likewise.
         towers_rank: rank among what the towers found, from 1; none: they did not.
         lexical_rank: rank among what BM25 found, from 1; none: it did not, or was not asked.
+        ranker_rank: place that the ranker gave it, from 1, whatever its score; none: it was not asked about it.
     """
 
     product_id: str
@@ -55,6 +58,7 @@ class Hit:
     region: str | None = None
     towers_rank: int | None = None
     lexical_rank: int | None = None
+    ranker_rank: int | None = None
 
 
 def _ignore(part: str, seconds: float) -> None:
@@ -68,7 +72,8 @@ class Searcher:
         run_dir: a run with an export; its manifest is checked.
         cache: of rankings; none: each is computed.
         depth: products that are ranked and cached for a request, at least.
-        observe: is told the seconds of each part of the work: features, cache, tower, index, lexical, fusion, hits.
+        observe: is told the seconds of each part of the work: features, cache, tower, index, lexical, fusion, ranker,
+            hits.
 
     Attributes:
         manifest: of the export.
@@ -81,7 +86,8 @@ class Searcher:
         threshold: ε of negatives: training leaves them alone below this similarity (UEPPR III-E); none: another loss.
 
     Raises:
-        InputError: not a run, not exported, a file that differs from the manifest, or an export of another run.
+        InputError: not a run, not exported, a file that differs from the manifest, or an export or ranker of another
+            run.
     """
 
     def __init__(
@@ -106,6 +112,15 @@ class Searcher:
         self.people = People(export, self.catalogue.products)
         names = tower_inputs(self._query_tower)
         self.reader = FeatureReader(names, config.history, self.people, self.catalogue)
+        self._ranker: Ranker | None = None
+        self._no_ranker = f"this export has no ranker; make one with: uepp relevance rank {run_dir}"
+        if has_ranker(export):
+            try:
+                load_lightgbm()
+            except InputError as error:
+                self._no_ranker = str(error)  # everything else works without
+            else:
+                self._ranker = read_ranker(export)
         self._cache = cache
         self._depth = depth
         self.observe = observe
@@ -120,6 +135,11 @@ class Searcher:
     def has_lexical(self) -> bool:
         """Whether there is a BM25 to fuse with."""
         return self._lexical is not None
+
+    @property
+    def has_ranker(self) -> bool:
+        """Whether there is a ranker that can be asked."""
+        return self._ranker is not None
 
     def search(self, query: str, k: int = 10, **about: Any) -> list[Hit]:
         """The k best products, best first; fewer where the catalogue is smaller or the threshold leaves out some.
@@ -162,8 +182,8 @@ class Searcher:
         """What a request comes down to, with everything looked up that its ranking depends on.
 
         Raises:
-            InputError: k below 1, an offset below 0, a similarity that is none, fusion without BM25, or what
-                `FeatureReader.read` refuses.
+            InputError: k below 1, an offset below 0, a similarity that is none, fusion without BM25, a ranker that is
+                not there, or what `FeatureReader.read` refuses.
         """
         if request.k < 1:
             raise InputError(f"k {request.k}: must be at least 1")
@@ -174,11 +194,17 @@ class Searcher:
             raise InputError(f"min_similarity {threshold}: must be between -1 and 1")
         if request.fusion and self._lexical is None:
             raise InputError("fusion: this export has no BM25 index (lexical/); export the run again")
+        if request.rerank and self._ranker is None:
+            raise InputError(f"rerank: {self._no_ranker}")
+        asked, floor = None, self._depth
         with self._timed("features"):
             features = self.reader.read(request)
+            if request.rerank and self._ranker is not None:
+                asked = self.reader.asked(request, features, self._ranker.features)
+                floor = max(floor, self._ranker.top)  # else a second page would be of another order than the first
         needed = request.offset + request.k + len(set(request.exclude))
-        depth = depth_of(needed, self._depth, len(self.catalogue))
-        return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold)
+        depth = depth_of(needed, floor, len(self.catalogue))
+        return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold, asked)
 
     def rank(self, questions: Sequence[Question]) -> list[Ranking]:
         """Answer questions by one call of the tower, and one search of the index for each depth that is asked for."""
@@ -190,6 +216,7 @@ class Searcher:
         with self._timed("hits"):
             excluded = [self.catalogue.row(product) for product in request.exclude]
             places = np.flatnonzero(~np.isin(ranking.rows, excluded))[request.offset : request.offset + request.k]
+            ranker_ranks = [0] * len(places) if ranking.ranker_ranks is None else ranking.ranker_ranks[places].tolist()
             return [
                 Hit(
                     **product,
@@ -197,13 +224,15 @@ class Searcher:
                     score=score,
                     towers_rank=towers_rank or None,
                     lexical_rank=lexical_rank or None,
+                    ranker_rank=ranker_rank or None,
                 )
-                for product, similarity, score, towers_rank, lexical_rank in zip(
+                for product, similarity, score, towers_rank, lexical_rank, ranker_rank in zip(
                     self.catalogue.shown(ranking.rows[places]),
                     ranking.similarities[places].tolist(),
                     ranking.scores[places].tolist(),
                     ranking.towers_ranks[places].tolist(),
                     ranking.lexical_ranks[places].tolist(),
+                    ranker_ranks,
                     strict=True,
                 )
             ]
@@ -211,7 +240,7 @@ class Searcher:
     def warm_up(self, batch_size: int) -> None:
         """Read and try all that is lazy, so that the first real request does not wait for it."""
         self.people.load()
-        question = self.question(Request("warm up", fusion=self.has_lexical))
+        question = self.question(Request("warm up", fusion=self.has_lexical, rerank=self.has_ranker))
         self.rank([question])
         self.rank([question] * batch_size)
 
@@ -238,7 +267,19 @@ class Searcher:
                 with self._timed("fusion"):
                     similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
                     rankings[number] = fused(rankings[number], rows, similarities, question.depth)
+        self._rerank(questions, rankings)
         return [rankings[number] for number in range(len(questions))]
+
+    def _rerank(self, questions: Sequence[Question], rankings: dict[int, Ranking]) -> None:
+        """Order the first products of the rankings that the ranker is asked about, all of them at once."""
+        asking = {number: question.asked for number, question in enumerate(questions) if question.asked is not None}
+        if not asking or self._ranker is None:
+            return
+        with self._timed("ranker"):
+            rows, similarities = first_of([rankings[number] for number in asking], self._ranker.top)
+            orders = self._ranker.order(Asked.together(list(asking.values())), rows, similarities)
+            for number, order in zip(asking, orders, strict=True):
+                rankings[number] = reranked(rankings[number], order)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -328,7 +328,8 @@ class Service:
 
 def _as_anybody(request: Request, searcher: Searcher) -> Request:
     """Without a user of whom the export knows nothing: new people search too."""
-    is_known = request.user is not None and searcher.reader.reads_histories and request.user in searcher.people
+    reads = searcher.reader.reads_histories or request.rerank
+    is_known = request.user is not None and reads and request.user in searcher.people
     return request if is_known else replace(request, user=None)
 
 

@@ -1,0 +1,232 @@
+"""`uepp relevance rank` where buyers choose by price among what is similar, or by what only a cross-encoder knows."""
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from commands import Call
+from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
+
+from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
+from uepp.errors import InputError
+from uepp.relevance.ranker import read_ranker
+from uepp.relevance.ranking_features import Asked
+from uepp.serving.search import Searcher
+
+NUM_PRODUCTS, NUM_SUBJECTS, TOP = 400, 10, 20
+
+
+class Judge(tf.Module):
+    """A stand-in for a cross-encoder: the last number of the product's text is what it thinks, whatever was asked."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, "query"), tf.TensorSpec([None], tf.string, "product")]
+    )
+    def score(self, query: tf.Tensor, product: tf.Tensor) -> dict[str, tf.Tensor]:
+        logit = tf.strings.to_number(tf.strings.split(product)[:, -1:].to_tensor())[:, 0]
+        return {"logit": logit + 0.0 * tf.cast(tf.strings.length(query), tf.float32), "score": tf.sigmoid(logit)}
+
+
+def write_run(run: Path, *, by_price: bool, late: bool = False) -> Path:
+    """A finished run: of the eight most similar products, buyers take the cheapest, or the one of the highest worth."""
+    rng = np.random.default_rng(3)
+    subjects = unit(rng.standard_normal((NUM_SUBJECTS, DIM)))
+    vectors = unit(subjects[np.arange(NUM_PRODUCTS) % NUM_SUBJECTS] + 0.25 * rng.standard_normal((NUM_PRODUCTS, DIM)))
+    worth, price = rng.standard_normal(NUM_PRODUCTS), np.round(rng.uniform(1, 99, NUM_PRODUCTS), 2)
+    settings = {
+        "evaluation": {"recall_at": [1, 5], "segments": "query_count"},
+        "ranker": {"top": TOP, "max_trees": 60, "patience": 15, "min_products_in_leaf": 20, "learning_rate": 0.1},
+    }
+    export = begin_run(run, "run 5", settings)
+    products: dict[str, Any] = {
+        "product_id": [f"{row:04}" for row in range(NUM_PRODUCTS)],
+        "title": [f"product of {value:.4f}" for value in worth],
+        "tags": pa.array([[]] * NUM_PRODUCTS, STRINGS),
+        **{name: pa.nulls(NUM_PRODUCTS, pa.string()) for name in ("category", "description", "shop_id", "country")},
+        "attributes": pa.nulls(NUM_PRODUCTS, pa.map_(pa.string(), STRINGS)),
+        "price": price,
+        "created_at": pa.nulls(NUM_PRODUCTS, TIMESTAMP),
+    }
+    products["quality_as_of"] = pa.array([T.replace(year=2030) if late else None] * NUM_PRODUCTS, TIMESTAMP)
+    if late:
+        products["quality_stars"] = worth
+    queries, bought = [], []
+    for number in range(240):
+        query = unit(subjects[[number % NUM_SUBJECTS]] + 0.15 * rng.standard_normal((1, DIM)))[0]
+        nearest = np.argsort(-(vectors @ query))[:8]
+        queries.append(query)
+        bought.append(f"{nearest[np.argmin(price[nearest]) if by_price else np.argmax(worth[nearest])]:04}")
+    write_requests(run, queries, bought)
+    windows = {"train_end": T.isoformat()}
+    write_json(export / "windows.json", windows)
+    write_json(run / "mined" / "0123" / "windows.json", windows)
+    graph = {"query": ["a"], "product_id": ["0000"], "clicks": [3], "carts": [0], "purchases": [1], "requests": [3]}
+    pq.write_table(pa.table(graph), export / "graph.parquet")
+    pq.write_table(pa.table({"query": ["a"], "count": [3]}), export / "query_counts.parquet")
+    for kind in ("searches", "clicks", "purchases"):
+        name = f"history_{kind}.parquet"
+        shutil.copyfile(run / "mined" / "0123" / name, export / name)
+    finish_run(run, "run 5", products, vectors)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("by price") / "run", by_price=True)
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def digests(directory: Path) -> dict[str, str]:
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {str(file.relative_to(directory)): sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_rank_search_and_off(run: Path, call: Call) -> None:
+    before = digests(run / "export")
+    result = call("relevance", "rank", run, "--json").json
+
+    # What counts is found on the selection window, and holds on days that nothing was trained on.
+    assert result["chosen"] == "ranker"
+    assert list(result["systems"]) == ["retrieval", "ranker"]
+    gains = result["rankers"]["ranker"]["gains"]
+    assert gains["price"] + gains["price_gap"] > 0.5
+    plain, ranked = (result["systems"][name]["all"] for name in ("retrieval", "ranker"))
+    assert (result["num_requests"], result["num_days"], result["top"]) == (120, 2, TOP)
+    assert result["trained_on"]["num_requests"] == 120
+    for name in (f"auc@{TOP}", f"mrr@{TOP}", "ndcg@5", "ndcg@10", "ndcg@20", "precision@5"):
+        low, high = ranked["intervals"][name]
+        assert low - 1e-6 <= ranked[name] <= high + 1e-6
+        compared = result["comparisons"]["ranker"]["retrieval"][name]
+        assert compared["difference"] == pytest.approx(ranked[name] - plain[name])
+        assert compared["interval"][0] > 0
+        assert compared["p_value"] < 0.01
+    assert plain[f"recall@{TOP}"] == ranked[f"recall@{TOP}"] == 1.0
+    held_out = result["held_out"]
+    assert held_out["ranker"]["ndcg@10"] > held_out["retrieval"]["ndcg@10"] + 0.1
+    assert held_out["ranker"]["ahead_of_retrieval"][0] > 0
+    assert read_json(run / "ranking" / "report.json") == result
+
+    # The export: whole, the ranker within, everything else as it was.
+    after = digests(run / "export")
+    check_manifest(run / "export")
+    assert after.keys() - before.keys() == {"ranker/model.txt", "ranker/ranker.json"}
+    assert {name for name in before if after[name] != before[name]} == {"manifest.json"}
+    manifest = read_json(run / "export" / "manifest.json")
+    assert manifest["files"]["ranker/model.txt"] == after["ranker/model.txt"]
+    assert manifest["run_id"] == "run 5"
+
+    # Search uses it: the same order as the stored ranker gives, by hand.
+    query = pq.read_table(run / "mined" / "0123" / "requests.parquet").column("query")[200].as_py()
+    hits = call("search", run, query, "--rerank", "--k", "30", "--json").json["hits"]
+    found = call("search", run, query, "--k", "30", "--json").json["hits"]
+    assert [hit["ranker_rank"] for hit in hits] == [*range(1, TOP + 1), *[None] * 10]
+    ranker = read_ranker(run / "export")
+    assert ranker is not None
+    nobody = np.empty(0, np.int64)
+    asked = Asked([query], [nobody], [nobody], [nobody], [""], [""], np.array([np.nan]), np.array([np.nan]))
+    first = found[:TOP]
+    rows = np.array([[int(hit["product_id"]) for hit in first]])
+    order = ranker.order(asked, rows, np.array([[hit["similarity"] for hit in first]], np.float32))[0]
+    assert [hit["product_id"] for hit in hits[:TOP]] == [first[place]["product_id"] for place in order]
+    assert [hit["product_id"] for hit in hits] != [hit["product_id"] for hit in found]
+
+    # A second call gives the very same ranker; and it goes as it came.
+    assert call("relevance", "rank", run, "--json").json == result
+    assert digests(run / "export") == after
+    assert call("relevance", "rank", run, "--off", "--json").json == {"had_ranker": True}
+    assert digests(run / "export") == before
+    assert call("relevance", "rank", run, "--off", "--json").json == {"had_ranker": False}
+    assert "has no ranker" in call("search", run, query, "--rerank").error
+
+
+def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path, call: Call) -> None:
+    run = write_run(tmp_path / "run", by_price=False)
+    judge = Judge()
+    saved = tmp_path / "relevance run" / "cross_encoder"
+    tf.saved_model.save(judge, str(saved), signatures={"serving_default": judge.score})
+    write_json(saved / "cross_encoder.json", {"fields": ["title"]})
+    write_manifest(saved, run_id="judge")
+    outcome = call("relevance", "rank", run, "--cross-encoder", saved.parent)
+    assert outcome.code == 0, outcome.err
+    for heading in ("AUC", "MRR", "NDCG@5", "NDCG@20", "Precision@20", "Recall@20", "no re-ranking"):
+        assert heading in outcome.out
+    result = read_json(run / "ranking" / "report.json")
+    assert result["chosen"] == "ranker_cross_encoder"
+    assert list(result["systems"]) == ["retrieval", "ranker", "ranker_cross_encoder"]
+    assert result["comparisons"].keys() == {"ranker", "ranker_cross_encoder"}
+    ahead = result["comparisons"]["ranker_cross_encoder"]
+    assert ahead.keys() == {"retrieval", "ranker"}
+    assert ahead["ranker"][f"auc@{TOP}"]["interval"][0] > 0.03
+    gains = result["rankers"]["ranker_cross_encoder"]["gains"]
+    assert gains["cross_encoder"] + gains["cross_encoder_gap"] > 0.5
+    assert "similarity" not in gains, "one score replaces the other"
+
+    # What the ranker reads came along: the export serves by itself.
+    shutil.rmtree(saved.parent)
+    files = read_json(run / "export" / "manifest.json")["files"]
+    assert "ranker/cross_encoder/saved_model.pb" in files
+    assert "ranker/cross_encoder/cross_encoder.json" in files
+    query = pq.read_table(run / "mined" / "0123" / "requests.parquet").column("query")[230].as_py()
+    searcher = Searcher(run)
+    found, ranked = (searcher.search(query, TOP, rerank=rerank) for rerank in (False, True))
+    before, after = ([float(hit.title.split()[-1]) for hit in hits] for hits in (found, ranked))
+    assert sorted(before) == sorted(after)
+    assert after[0] in sorted(before)[-3:]
+    falling = [float(np.corrcoef(worth, np.arange(TOP))[0, 1]) for worth in (before, after)]
+    assert falling[1] < min(-0.6, falling[0] - 0.1)
+
+
+def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(run: Path, call: Call) -> None:
+    """Buyers take the most similar product; the one that was kept before goes."""
+    assert call("relevance", "rank", run, "--json").json["chosen"] == "ranker"
+    path = run / "mined" / "0123" / "requests.parquet"
+    requests, vectors = pq.read_table(path), np.load(run / "export" / "vectors" / "part-00000.npy")
+    queries = np.array([[float(value) for value in text.split()] for text in requests.column("query").to_pylist()])
+    first = pa.array([[f"{row:04}"] for row in np.argmax(queries @ vectors.T, axis=1)], STRINGS)
+    for name in ("targets", "non_repeat_targets"):
+        requests = requests.set_column(requests.schema.get_field_index(name), name, first)
+    pq.write_table(requests, path)
+    result = call("relevance", "rank", run, "--json").json
+    assert result["held_out"]["retrieval"]["ndcg@10"] == 1
+    assert result["chosen"] is None
+    assert result["systems"].keys() == {"retrieval", "ranker"}
+    assert not (run / "export" / "ranker").exists()
+    check_manifest(run / "export")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--top", "1"), "--top 1: must be at least 2"),
+        (("--top", "20", "--off"), "--off: takes the ranker away; leave out --cross-encoder and --top"),
+        (("--cross-encoder", "nowhere"), "nowhere: no saved_model.pb there; a cross-encoder is a SavedModel"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run: Path, call: Call, options: tuple[str, ...], expected: str) -> None:
+    assert expected in call("relevance", "rank", run, *options).error
+
+
+def test_quality_that_was_measured_later_is_leakage(tmp_path: Path, call: Call) -> None:
+    run = write_run(tmp_path / "run", by_price=True, late=True)
+    assert "quality_as_of" in call("relevance", "rank", run).error
+    assert not (run / "export" / "ranker").exists()
+
+
+def test_a_ranker_of_another_run_is_refused(run: Path, tmp_path: Path, call: Call) -> None:
+    other = write_run(tmp_path / "other", by_price=False)
+    assert call("relevance", "rank", run, "--json").json["chosen"] == "ranker"
+    shutil.copytree(run / "export" / "ranker", other / "export" / "ranker")
+    path = other / "export" / "ranker" / "ranker.json"
+    write_json(path, {**read_json(path), "run_id": "run 4"})
+    with pytest.raises(InputError, match="a ranker of run run 4, but the export is of run 5"):
+        Searcher(other)

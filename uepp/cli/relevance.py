@@ -1,0 +1,332 @@
+"""`uepp relevance …`: a cross-encoder with sampled negatives (BHNS)."""
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from uepp.cli.app import (
+    ConfigArgument,
+    DataOption,
+    JsonOption,
+    ResumeOption,
+    SetOption,
+    app,
+    print_json,
+    progress_console,
+    result_console,
+    say,
+    working,
+)
+from uepp.config import SAMPLER_NAMES, Config, load_config
+from uepp.errors import InputError
+
+relevance_app = typer.Typer(
+    no_args_is_help=True,
+    help="Judge query and product as a pair: a cross-encoder that learns from human grades and sampled negatives "
+    "(BHNS).\n\n[bold]uepp relevance train --data DIR[/bold] trains one on a data set with judgments.parquet or on a "
+    "generated marketplace; [bold]cases[/bold] shows what samplers choose; [bold]sts[/bold] compares samplers on the "
+    "STS Benchmark. Settings: relevance.* in a configuration or with --set.",
+)
+app.add_typer(relevance_app, name="relevance")
+
+_SAMPLERS = (
+    "none (w/o negatives), vns (random), hns (hardest), star, false, cet (baselines), regularized (Eq. 7 alone), "
+)
+_SAMPLERS += "pseudo_labels (Eq. 8 alone), bhns (both)"
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="SOURCE",
+        help="Start of the cross-encoder: minilm, the folder of a published BERT, or scratch (relevance.encoder).",
+    ),
+]
+LayersOption = Annotated[
+    int | None, typer.Option("--layers", min=1, help="Its first layers, or layers from scratch (relevance.num_layers).")
+]
+BiEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bi-encoder",
+        metavar="SOURCE",
+        help="Frozen, guides the sampling: minilm, a text encoder's directory, or a run of uepp train "
+        "(relevance.bi_encoder).",
+    ),
+]
+
+
+@relevance_app.command()
+def sts(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="STS Benchmark: sts-train.csv, sts-dev.csv, sts-test.csv.")
+    ],
+    split: Annotated[str, typer.Option("--split", help="What is reported: dev or test.")] = "dev",
+    num_negatives: Annotated[str, typer.Option("--num-negatives", metavar="K,…", help="K of the samplers.")] = "4",
+    samplers: Annotated[str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")] = ",".join(
+        SAMPLER_NAMES
+    ),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, from relevance.seed on.")] = 1,
+    pool_size: Annotated[
+        str | None,
+        typer.Option(
+            "--pool-size",
+            metavar="N,…",
+            help="Labelled pairs whose second sentences are candidates; as many as relevance.batch_size: the paper's "
+            "in-batch sampling. [default: relevance.pool_size, 256]",
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
+    layers: LayersOption = None,
+    bi_encoder: BiEncoderOption = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="CONFIG", help="YAML file with relevance.* [default: defaults]")
+    ] = None,
+    settings: SetOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
+        "studies/sts"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Compare negative samplers on the STS Benchmark, the paper's Table 2.
+
+    A cell is a sampler, K, pool and seed. Each is trained once and kept in --out: started again, the command goes on
+    where it stopped. The table is also written there, as table.md and results.json.
+    """
+    from uepp.relevance.sts import SPLITS
+
+    if split not in SPLITS:
+        raise InputError(f"--split {split}: must be one of {', '.join(SPLITS)}")
+    resolved = load_config(config, settings or (), _given(encoder, layers, bi_encoder))
+    pools = [resolved.relevance.pool_size] if pool_size is None else _numbers("--pool-size", pool_size)
+    for size in pools:
+        if size < resolved.relevance.batch_size:
+            raise InputError(
+                f"--pool-size {size}: must be at least relevance.batch_size = {resolved.relevance.batch_size}"
+            )
+    names, numbers = _names("--samplers", samplers), _numbers("--num-negatives", num_negatives)
+    with working():
+        from uepp.pipeline.sts import caption, headings, lines, run_sts
+
+        results = run_sts(
+            directory, resolved.relevance, out, progress_console,
+            split=split, samplers=names, numbers=numbers, pool_sizes=pools, num_seeds=seeds, verbose=_verbosity(),
+        )  # fmt: skip
+    if results is None:
+        progress_console.print("Stopped and saved. The same command goes on where it was.")
+        return
+    if as_json:
+        print_json(results)
+        return
+    table = Table(*headings(), box=box.SIMPLE_HEAD, caption=caption(results), caption_justify="left")
+    for line in lines(results):
+        table.add_row(*line)
+    result_console.print(table)
+    say("Kept in: ", (str(out), "bold"), "   (table.md, results.json, cells/)")
+
+
+@relevance_app.command()
+def train(
+    config: ConfigArgument = "demo",
+    settings: SetOption = None,
+    data: DataOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/relevance-CONFIG-DATE-TIME]"),
+    ] = None,
+    encoder: EncoderOption = None,
+    layers: LayersOption = None,
+    bi_encoder: BiEncoderOption = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", metavar="NAME", help=f"One of {_SAMPLERS} (relevance.sampler).")
+    ] = None,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a cross-encoder on judged pairs and sampled negatives, and measure it on queries it has never seen.
+
+    The data set has judgments.parquet (as uepp import home-depot writes it), or is a generated marketplace, whose
+    truth then judges the products that were displayed most. The run holds pairs.parquet, checkpoints/, metrics.json
+    and cross_encoder/, a SavedModel that scores strings.
+    """
+    if resume and run is None:
+        raise InputError("--resume: give the run to continue with --run DIR")
+    if resume and run is not None and (run / "config.yaml").is_file():
+        config = str(run / "config.yaml")
+    extra = _given(encoder, layers, bi_encoder)
+    if sampler is not None:
+        extra["relevance"]["sampler"] = sampler
+    if data is not None:
+        extra["data"] = {"path": str(data)}
+    resolved: Config = load_config(config, settings or (), extra)
+    run_dir = run or Path("runs") / f"relevance-{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    with working():
+        from uepp.pipeline.relevance import train_relevance
+
+        ended = train_relevance(resolved, run_dir, progress_console, resume=resume, verbose=_verbosity())
+    if ended.metrics is None:
+        again = shlex.join(["uepp", "relevance", "train", "--run", str(run_dir), "--resume"])
+        progress_console.print(
+            f"Stopped and saved at step {ended.step:,} of {resolved.relevance.max_steps:,}. Go on with: {again}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    _show(ended.metrics, as_json)
+    if not as_json:
+        say("\nRun: ", (str(run_dir), "bold"), "   (metrics.json, pairs.parquet, checkpoints/, logs/, cross_encoder/)")
+        say("Next: ", (shlex.join(["uepp", "relevance", "cases", str(run_dir)]), "bold"))
+
+
+@relevance_app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, made by uepp relevance train.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run on its held-out queries: NDCG@5, 10 and 20, and AUROC (the paper's Table 3).
+
+    Beside the cross-encoder stands the bi-encoder that guided its sampling, alone.
+    """
+    with working():
+        from uepp.pipeline.relevance import evaluate_relevance
+
+        metrics = evaluate_relevance(run, progress_console)
+    _show(metrics, as_json)
+
+
+@relevance_app.command()
+def cases(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run of uepp relevance train; else give --data.")
+    ] = None,
+    data: DataOption = None,
+    queries: Annotated[int, typer.Option("--queries", min=1, help="How many training queries are drawn.")] = 3,
+    query: Annotated[
+        list[str] | None, typer.Option("--query", metavar="TEXT", help="This training query. Repeatable.")
+    ] = None,
+    samplers: Annotated[
+        str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")
+    ] = "vns,hns,regularized,bhns",
+    num_negatives: Annotated[
+        str, typer.Option("--num-negatives", metavar="K,…", help="K of the shares of false negatives.")
+    ] = "2,4,8",
+    pool_size: Annotated[
+        str | None,
+        typer.Option("--pool-size", metavar="N,…", help="Pools of the shares. [default: relevance.pool_size]"),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps whose negatives are counted.")] = 50,
+    bi_encoder: BiEncoderOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what samplers choose for a few queries, with labels (the paper's Table 4).
+
+    On a generated marketplace, whose truth is known, also how many of all sampled negatives are false ones: relevant
+    or strongly relevant products that nobody has judged.
+    """
+    if (run is None) == (data is None):
+        raise InputError("cases: give either a run or --data DIR")
+    if run is not None and (settings or bi_encoder):
+        raise InputError("cases: a run has its settings; leave out --set and --bi-encoder, or give --data instead")
+    names, numbers = _names("--samplers", samplers), _numbers("--num-negatives", num_negatives)
+    pools = [] if pool_size is None else _numbers("--pool-size", pool_size)
+    config = None
+    if data is not None:
+        config = load_config(None, settings or (), {**_given(None, None, bi_encoder), "data": {"path": str(data)}})
+    with working():
+        from uepp.pipeline.relevance_cases import cases as find
+
+        found = find(
+            progress_console, run_dir=run, config=config, queries=query or (), number=queries,
+            samplers=names, numbers=numbers, pool_sizes=pools, num_steps=steps,
+        )  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    _show_cases(found)
+
+
+def _show(metrics: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(metrics)
+        return
+    columns = list(next(iter(metrics["systems"].values())))
+    table = Table(
+        "system",
+        *(name.upper() for name in columns),
+        box=box.SIMPLE_HEAD,
+        caption=f"{metrics['num_pairs']:,} pairs of {metrics['num_queries']:,} held-out queries, "
+        f"{metrics['num_random_pairs']:,} of them random; {metrics['share_relevant']:.0%} relevant",
+        caption_justify="left",
+    )
+    labels = {"cross_encoder": f"cross-encoder ({metrics['sampler']})", "bi_encoder": "bi-encoder alone"}
+    for name, values in metrics["systems"].items():
+        table.add_row(labels[name], *(f"{values[column]:.4f}" for column in columns))
+    result_console.print(table)
+    training = metrics["training"]
+    if "sampler_share" in training:
+        say(f"{training['pairs_per_second']:,.0f} pairs/s; the sampler is {training['sampler_share']:.2%} of a step")
+
+
+def _show_cases(found: dict[str, Any]) -> None:
+    table = Table("query", "sampler", "negative", "label", box=box.SIMPLE_HEAD)
+    has_truth = "false_negatives" in found
+    if has_truth:
+        table.add_column("truth", justify="right")
+    for case in found["cases"]:
+        for negative in case["negatives"]:
+            truth = [f"{negative['relevance']:.2f}"] if has_truth else []
+            texts = [Text(case["query"]), case["sampler"], Text(negative["product"]), f"{negative['label']:.3f}"]
+            table.add_row(*texts, *truth)
+    result_console.print(table)
+    if not has_truth:
+        return
+    names = ["sampler", "K", "pool", "negatives", "false, share", "their mean label", "label of true ones"]
+    table = Table(*names, box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
+    for row in found["false_negatives"]:
+        figures = [
+            "–" if row[name] is None else f"{row[name]:.3f}" for name in ("share", "label_of_false", "label_of_true")
+        ]
+        place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
+        table.add_row(*place, *figures)
+    result_console.print(table)
+
+
+def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> dict[str, Any]:
+    """Settings that options stand for."""
+    given: dict[str, Any] = {}
+    if encoder is not None:
+        given["encoder"] = None if encoder == "scratch" else encoder
+    if layers is not None:
+        given["num_layers"] = layers
+    if bi_encoder is not None:
+        given["bi_encoder"] = bi_encoder
+    return {"relevance": given}
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names or [text]:
+        if name not in SAMPLER_NAMES:
+            raise InputError(f"{option} {name}: must be some of {', '.join(SAMPLER_NAMES)}")
+    return names
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"{option} {text}: must be whole numbers of at least 1, with commas between them")
+    return numbers
+
+
+def _verbosity() -> int:
+    return 1 if sys.stderr.isatty() else 2

@@ -1,0 +1,27 @@
+"""How far two places are from each other."""
+
+import numpy as np
+
+EARTH_RADIUS_KM = 6_371.0088
+"""Mean radius (IUGG)."""
+
+
+def distance_km(
+    latitude: np.ndarray, longitude: np.ndarray, other_latitude: np.ndarray, other_longitude: np.ndarray
+) -> np.ndarray:
+    """Great-circle distance on a sphere, 2 r · arcsin √hav (haversine, which is exact for near points too).
+
+    Args:
+        latitude: degrees, float64 of any shape.
+        longitude: likewise.
+        other_latitude: of a shape that broadcasts with it.
+        other_longitude: likewise.
+
+    Returns:
+        km in [0, π r], NaN where a coordinate is.
+    """
+    north, other_north = np.radians(latitude), np.radians(other_latitude)
+    by_latitude = np.sin((other_north - north) / 2) ** 2
+    by_longitude = np.sin(np.radians(np.asarray(other_longitude) - longitude) / 2) ** 2
+    haversine = by_latitude + np.cos(north) * np.cos(other_north) * by_longitude
+    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0)))

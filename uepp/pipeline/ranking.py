@@ -1,0 +1,274 @@
+"""The story of `uepp relevance rank`: what is found → features → LambdaMART on the selection window → report."""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import uepp
+from uepp.artifacts import MANIFEST, check_manifest, read_json, write_json, write_manifest
+from uepp.config import Config, load_config
+from uepp.evaluation.measures import Measured
+from uepp.evaluation.recall import report, without_nan
+from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.reranking import measure_lists
+from uepp.evaluation.segments import assign_segments
+from uepp.evaluation.slices import ALL, Slices, slices_of
+from uepp.metrics import mean_over_days, ndcg_at, paired_interval, target_positions
+from uepp.pipeline.stored import read_run
+from uepp.relevance.pair_scores import PairScores
+from uepp.relevance.ranker import (
+    Lists,
+    Ranker,
+    Trained,
+    by_scores,
+    has_ranker,
+    load_lightgbm,
+    remove_ranker,
+    towers_key,
+    train_ranker,
+    write_ranker,
+)  # fmt: skip
+from uepp.relevance.ranking_features import Asked, RankingFeatures, Relevance
+from uepp.retrieval.boosting import read_boosting
+from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
+from uepp.retrieval.export import open_export
+from uepp.retrieval.index import search_exact
+from uepp.retrieval.quality import read_quality
+from uepp.retrieval.refresh import refuse_refreshed
+from uepp.retrieval.replacing import replacing
+from uepp.retrieval.vectors import ProductVectors
+from uepp.runs.directory import announced
+
+RETRIEVAL = "retrieval"
+SYSTEMS: dict[Relevance, str] = {"similarity": "ranker", "cross_encoder": "ranker_cross_encoder"}
+"""Names of the rankers in reports, by the score that they read."""
+KS = (5, 10, 20)
+"""K of NDCG and Precision (BHNS Table 5)."""
+_CHOSEN_AT = 10
+
+
+class _Found(NamedTuple):
+    """Requests of a window and their lists, as retrieval orders them.
+
+    Attributes:
+        requests: R.
+        asked: what the ranker reads of them.
+        rows: product indexes int64 [R, K]; -1: fewer were found.
+        similarities: float32 [R, K].
+        is_bought: bool [R, K].
+    """
+
+    requests: Requests
+    asked: Asked
+    rows: np.ndarray
+    similarities: np.ndarray
+    is_bought: np.ndarray
+
+    def ranked(self, scores: np.ndarray) -> np.ndarray:
+        """The lists in the order of scores [R, K]."""
+        return np.take_along_axis(self.rows, by_scores(scores, self.rows >= 0), axis=1)
+
+    def ndcg(self, ranking: np.ndarray) -> np.ndarray:
+        """NDCG@10 of each request, float64 [R]."""
+        targets = self.requests.targets
+        positions = target_positions(ranking, targets.request, targets.product_index)
+        return ndcg_at(_CHOSEN_AT, positions, targets.request, len(self.requests))
+
+
+def rank(
+    run_dir: Path, console: Console, *, cross_encoder: Path | None = None, top: int | None = None
+) -> dict[str, Any]:
+    """Train rankers of the first products that are found, report what they bring, and keep the best in the export.
+
+    One reads the similarity of the towers, and where there is a cross-encoder another one reads its score instead.
+    They are trained on the selection window: the towers have learned the purchases of the time before T, and what is
+    counted of products has them in it, so there both would tell what was bought. Which one is kept, if any, is decided
+    by held-out queries of that window. `RUN/ranking/report.json` gets what is returned.
+
+    Args:
+        run_dir: a run with an export.
+        console: for progress.
+        cross_encoder: run of `uepp relevance train`, or its SavedModel.
+        top: products of a list that are ranked; none: `ranker.top`.
+
+    Raises:
+        InputError: no export, quality that was measured after T, too few requests with a bought product in their
+            list, no LightGBM, or no cross-encoder there.
+    """
+    config = read_run(run_dir)[0]
+    if top is not None:
+        config = load_config(str(run_dir / "config.yaml"), [f"ranker.top={top}"])
+    load_lightgbm()
+    export_dir = open_export(run_dir)
+    refuse_refreshed(export_dir, "uepp relevance rank, which trains on the run's own requests,")
+    manifest = read_json(export_dir / MANIFEST)
+    read_quality(export_dir)  # refuses what was measured after T
+    pairs = None if cross_encoder is None else PairScores(cross_encoder, export_dir)
+
+    # ---------------------------------------------------------------------- what is found, and known of it
+    features = RankingFeatures(export_dir)
+    with announced(console, "requests"):
+        tower = load_tower(export_dir / "query_tower")
+        selection, reported = (_find(run_dir, config, name, tower, features) for name in ("selection", "report"))
+        is_listed = [
+            float(found.is_bought.any(axis=1).mean()) if len(found.rows) else 0.0 for found in (selection, reported)
+        ]
+        for name, found, share in zip(("selection", "report"), (selection, reported), is_listed, strict=True):
+            console.print(
+                f"  {name}: {len(found.rows):,} requests, a purchase among the first {config.ranker.top} of {share:.1%}"
+            )
+
+    # ---------------------------------------------------------------------- rankers, on the selection window
+    trained: dict[Relevance, Trained] = {}
+    scores: dict[Relevance, tuple[np.ndarray, np.ndarray]] = {}
+    kinds: list[Relevance] = ["similarity"] if pairs is None else ["similarity", "cross_encoder"]
+    for kind in kinds:
+        if kind == "cross_encoder" and pairs is not None:
+            with announced(console, "scores of the cross-encoder"):
+                both = [pairs.logits(found.asked.queries, found.rows) for found in (selection, reported)]
+            scores[kind] = both[0], both[1]
+        else:
+            scores[kind] = selection.similarities, reported.similarities
+        with announced(console, f"training of the {SYSTEMS[kind].replace('_', ' ')}"):
+            matrix = features.matrix(selection.asked, selection.rows, scores[kind][0])
+            lists = Lists(matrix, selection.rows >= 0, selection.is_bought, selection.requests.queries)
+            trained[kind] = train_ranker(lists, features.names(kind), config.ranker, config.training.seed)
+            console.print(f"  {trained[kind].num_rounds} trees", highlight=False)
+    held_out, chosen = _choose(selection, trained)
+
+    # ---------------------------------------------------------------------- the one that is kept
+    facts: dict[str, Any] = {
+        "run_id": manifest["run_id"],
+        "uepp_version": uepp.__version__,
+        "lightgbm_version": load_lightgbm().__version__,
+        "towers": towers_key(manifest),
+        "top": config.ranker.top,
+        "quality": list(features.quality),
+        "trained_on": {
+            "window": "selection",
+            "num_requests": len(selection.rows),
+            "num_requests_with_purchase": int(selection.is_bought.any(axis=1).sum()),
+            "seed": config.training.seed,
+            "settings": config.ranker.model_dump(mode="json"),
+        },
+        "held_out": held_out,
+    }
+    if chosen is None:
+        unrank(run_dir, console)
+    else:
+        own = {
+            "relevance": chosen,
+            "features": list(features.names(chosen)),
+            "num_trees": trained[chosen].num_rounds,
+            "gains": trained[chosen].gains,
+        }
+        with announced(console, "export"), replacing(export_dir, manifest) as folder:
+            _copy_export(export_dir, folder)
+            copied = pairs.directory if pairs is not None and chosen == "cross_encoder" else None
+            write_ranker(folder, trained[chosen].model, {**facts, **own}, copied)
+            write_manifest(folder, **{key: value for key, value in manifest.items() if key != "files"})
+
+    # ---------------------------------------------------------------------- what they bring, on the report window
+    result: dict[str, Any] = {
+        **facts,
+        "chosen": None if chosen is None else SYSTEMS[chosen],
+        "rankers": {SYSTEMS[kind]: {"num_trees": one.num_rounds, "gains": one.gains} for kind, one in trained.items()},
+        "num_requests": len(reported.rows),
+        "num_days": len(set(reported.requests.day.tolist())),
+        "listed_share": {"selection": is_listed[0], "report": is_listed[1]},
+        "systems": None,
+        "comparisons": None,
+    }
+    if len(reported.rows):
+        with announced(console, "report"):
+            rankings = {RETRIEVAL: reported.rows}
+            for kind, one in trained.items():
+                ranker = Ranker(one.model, features, kind, config.ranker.top, pairs)
+                matrix = features.matrix(reported.asked, reported.rows, scores[kind][1])
+                rankings[SYSTEMS[kind]] = reported.ranked(ranker.scores(matrix))
+            segments = assign_segments(reported.requests.queries, export_dir, config.evaluation.segments)
+            slices = slices_of(reported.requests, segments)
+            measured = {
+                name: measure_lists(ranking, reported.requests, slices, KS) for name, ranking in rankings.items()
+            }
+            result |= _figures(measured, slices, reported.requests.day)
+    result = without_nan(result)
+    write_json(run_dir / "ranking" / "report.json", result)
+    return result
+
+
+def unrank(run_dir: Path, console: Console) -> bool:
+    """Take the ranker out of a run's export; False where there is none."""
+    export_dir = open_export(run_dir)
+    if not has_ranker(export_dir):
+        return False
+    manifest = read_json(export_dir / MANIFEST)
+    with announced(console, "export without a ranker"), replacing(export_dir, manifest) as folder:
+        _copy_export(export_dir, folder)
+        remove_ranker(folder)
+        write_manifest(folder, **{key: value for key, value in manifest.items() if key != "files"})
+    return True
+
+
+def _find(run_dir: Path, config: Config, window: str, tower: Any, features: RankingFeatures) -> _Found:
+    """The lists that exact search gives to a window's requests, from the catalogue as of their day."""
+    export_dir, (_, _, mined) = run_dir / "export", read_run(run_dir)
+    products = pq.read_table(export_dir / "products.parquet")
+    requests = load_requests(mined / "requests.parquet", window, products)
+    rows = np.full((len(requests), config.ranker.top), -1, np.int64)
+    similarities = np.full(rows.shape, -np.inf, np.float32)
+    if len(requests):
+        vectors, boosting = read_vectors(export_dir), read_boosting(export_dir)
+        queries = embed_queries(tower, requests.raw, config.history)
+        asked_for, indexed = queries, vectors
+        if boosting is not None:
+            asked_for, indexed = boosting.queries(queries), boosting.products(vectors, 0)
+        for num_products in np.unique(requests.num_products).tolist():
+            part = requests.num_products == num_products
+            rows[part] = search_exact(asked_for[part], indexed[:num_products], config.ranker.top)[0]
+        similarities = ProductVectors.open(export_dir).similarities(queries, rows)
+    is_bought = np.zeros(rows.shape, bool)
+    targets = requests.targets
+    np.logical_or.at(is_bought, targets.request, rows[targets.request] == targets.product_index[:, np.newaxis])
+    return _Found(requests, features.asked(requests.raw), rows, similarities, is_bought & (rows >= 0))
+
+
+def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[str, dict[str, Any]], Relevance | None]:
+    """NDCG@10 of each ranker on queries that it has not seen, and the best of those that are surely ahead of retrieval.
+
+    Surely: the 95% interval of the difference is above 0, since a ranker costs time in every search.
+    """
+    day = selection.requests.day
+    before = selection.ndcg(selection.rows)
+    figures: dict[str, dict[str, Any]] = {RETRIEVAL: {f"ndcg@{_CHOSEN_AT}": mean_over_days(before, day)}}
+    ahead: dict[Relevance, float] = {}
+    for kind, one in trained.items():
+        after = selection.ndcg(selection.ranked(one.held_out))
+        low, high = paired_interval(after - before, day)
+        mean = mean_over_days(after, day)
+        figures[SYSTEMS[kind]] = {f"ndcg@{_CHOSEN_AT}": mean, "ahead_of_retrieval": [low, high]}
+        if low > 0:
+            ahead[kind] = mean
+    return figures, max(ahead, key=lambda kind: ahead[kind], default=None)
+
+
+def _figures(measured: dict[str, Measured], slices: Slices, day: np.ndarray) -> dict[str, Any]:
+    """`systems`, and `comparisons` of each ranker with those before it."""
+    names = list(measured)
+    systems: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
+    for last in range(len(names), 1, -1):
+        compared = {name: measured[name] for name in [names[last - 1], *names[: last - 1]]}
+        figures = report(compared, slices, day)
+        systems = systems or {name: figures["systems"][name] for name in names}
+        comparisons[names[last - 1]] = {other: one[ALL] for other, one in figures["comparisons"].items()}
+    return {"systems": systems, "comparisons": comparisons}
+
+
+def _copy_export(export: Path, folder: Path) -> None:
+    check_manifest(export)
+    shutil.copytree(export, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
