@@ -26,9 +26,10 @@ import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip
 from threadpoolctl import threadpool_limits  # isort: skip
 
+from uepp.config import SAMPLER_NAMES as NAMES  # isort: skip
 from uepp.relevance.candidates import LabelledPairs, draw_pool  # isort: skip
 from uepp.relevance.cross_encoder import build_cross_encoder, learn_vocabulary, pair_losses  # isort: skip
-from uepp.relevance.samplers import NAMES, make_sampler  # isort: skip
+from uepp.relevance.samplers import make_sampler  # isort: skip
 
 NUM_PAIRS, NUM_QUERIES, NUM_PRODUCTS, DIM, NUM_TOPICS = 50_000, 9_000, 40_000, 384, 300
 ROUNDS, STEPS, GOAL = 15, 3, 0.05
@@ -94,9 +95,7 @@ def rows_of_a_pool(
     for round_ in range(ROUNDS + 1):  # the first one warms up
         batch = np.random.default_rng(round_).choice(len(labelled), batch_size, replace=False)
         for name in NAMES:
-            sampler = make_sampler(
-                name, num_negatives=num_negatives, observer=lambda queries, products: np.zeros(len(queries), np.float32)
-            )
+            sampler = make_sampler(name, num_negatives=num_negatives)
             start = time.process_time()
             pool = draw_pool(labelled, batch, pool_size, round_)
             drawn = time.process_time()

@@ -10,18 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uepp.config import SAMPLER_NAMES as NAMES
 from uepp.errors import InputError
 from uepp.relevance.candidates import LabelledPairs, Pool
-from uepp.relevance.samplers import NAMES, SampledPairs, Sampler, make_sampler
+from uepp.relevance.samplers import SampledPairs, make_sampler
 
-
-def half(queries: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """An observer that thinks of ids."""
-    return ((queries + products) % 4 / 4).astype(np.float32)
-
-
-def sampler(name: str, **settings: Any) -> Sampler:
-    return make_sampler(name, observer=half if name == "cet" else None, **settings)
+sampler = make_sampler
 
 
 def world(seed: int, *, is_tied: bool = False) -> Pool:
@@ -44,11 +38,11 @@ def world(seed: int, *, is_tied: bool = False) -> Pool:
     return Pool(labelled, rng.permutation(num_queries), products, np.arange(num_queries))
 
 
-def by_query(pool: Pool, pairs: SampledPairs) -> list[list[tuple[int, float, float]]]:
-    """(product, label, weight) of each query of the pool."""
-    found: dict[int, list[tuple[int, float, float]]] = {int(query): [] for query in pool.queries}
-    for query, product, label, weight in zip(*pairs, strict=True):
-        found[int(query)].append((int(product), float(label), float(weight)))
+def by_query(pool: Pool, pairs: SampledPairs) -> list[list[tuple[int, float]]]:
+    """(product, label) of each query of the pool."""
+    found: dict[int, list[tuple[int, float]]] = {int(query): [] for query in pool.queries}
+    for query, product, label in zip(*pairs, strict=True):
+        found[int(query)].append((int(product), float(label)))
     return list(found.values())
 
 
@@ -79,10 +73,10 @@ def test_what_holds_for_every_sampler(seed: int, name: str, number: int, draw: i
     pool = world(seed, is_tied=is_tied)
     pairs = sampler(name, num_negatives=number)(pool, draw)
     assert len({len(each) for each in pairs}) == 1
-    assert (pairs.labels.dtype, pairs.weights.dtype) == (np.float32, np.float32)
+    assert pairs.labels.dtype == np.float32
     assert set(pairs.queries.tolist()) <= set(pool.queries.tolist())
     for query, chosen in zip(pool.queries, by_query(pool, pairs), strict=True):
-        products = [product for product, _, _ in chosen]
+        products = [product for product, _ in chosen]
         allowed = unlabelled(pool, query)
         assert len(products) == len(set(products)), "distinct"
         assert set(products) <= set(allowed), "never a labelled one"
@@ -90,11 +84,9 @@ def test_what_holds_for_every_sampler(seed: int, name: str, number: int, draw: i
             assert products == []
         elif name != "false":
             assert len(products) == min(number, len(allowed))
-        assert all(0 <= label <= 1 and 0 <= weight <= 1 for _, label, weight in chosen)
+        assert all(0 <= label <= 1 for _, label in chosen)
         if name not in ("pseudo_labels", "bhns"):
-            assert all(label == 0 for _, label, _ in chosen)
-        if name != "cet":
-            assert all(weight == 1 for _, _, weight in chosen)
+            assert all(label == 0 for _, label in chosen)
     again = sampler(name, num_negatives=number)(world(seed, is_tied=is_tied), draw)
     assert [each.tolist() for each in again] == [each.tolist() for each in pairs], "a function of pool and seed"
 
@@ -112,9 +104,9 @@ def test_hard_negatives_are_the_loops_of_the_paper(seed: int, name: str, number:
     for row, (query, chosen) in enumerate(zip(pool.queries, pairs, strict=True)):
         column = {int(product): place for place, product in enumerate(pool.products)}
         best = sorted((score[row, column[product]] for product in unlabelled(pool, query)), reverse=True)[:number]
-        np.testing.assert_allclose([score[row, column[product]] for product, _, _ in chosen], best, atol=1e-5)
-        labels = [theta[row, column[product]] if name in ("pseudo_labels", "bhns") else 0.0 for product, _, _ in chosen]
-        np.testing.assert_allclose([label for _, label, _ in chosen], labels, atol=1e-5)
+        np.testing.assert_allclose([score[row, column[product]] for product, _ in chosen], best, atol=1e-5)
+        labels = [theta[row, column[product]] if name in ("pseudo_labels", "bhns") else 0.0 for product, _ in chosen]
+        np.testing.assert_allclose([label for _, label in chosen], labels, atol=1e-5)
 
 
 def honey() -> Pool:
@@ -129,15 +121,15 @@ def honey() -> Pool:
 
 
 def test_bhns_leaves_the_honey_that_hard_sampling_takes() -> None:
-    def first(name: str, **settings: Any) -> tuple[int, float, float]:
+    def first(name: str, **settings: Any) -> tuple[int, float]:
         return by_query(honey(), sampler(name, num_negatives=1, **settings)(honey(), 0))[0][0]
 
     theta = 1 / np.sqrt(1.01)  # r = 1 times the cosine of the two queries
-    assert first("hns") == (0, 0.0, 1.0)
-    assert first("pseudo_labels") == (0, pytest.approx(theta), 1.0)
-    assert first("regularized") == (1, 0.0, 1.0)
-    assert first("bhns") == (1, 0.0, 1.0), "its only label is 0, so θ is 0"
-    assert first("regularized", temperature=0.0) == (0, 0.0, 1.0), "θ does not count"
+    assert first("hns") == (0, 0.0)
+    assert first("pseudo_labels") == (0, pytest.approx(theta))
+    assert first("regularized") == (1, 0.0)
+    assert first("bhns") == (1, 0.0), "its only label is 0, so θ is 0"
+    assert first("regularized", temperature=0.0) == (0, 0.0), "θ does not count"
     assert by_query(honey(), sampler("bhns", num_negatives=3)(honey(), 0))[0][-1][0] in (0, 2)
 
 
@@ -215,25 +207,9 @@ def test_false_drops_what_resembles_a_positive() -> None:
     assert set(sampler("false")(everything, 0).products.tolist()) == {1, 2, 3, 4}
 
 
-def test_cet_asks_its_observer_about_the_chosen_pairs_only() -> None:
-    asked = []
-
-    def observer(queries: np.ndarray, products: np.ndarray) -> np.ndarray:
-        asked.append((queries.tolist(), products.tolist()))
-        return products / 10
-
+def test_cet_draws_at_random_and_leaves_weights_to_the_step() -> None:
     pool = flat(9, [[1.0, 0.0]] * 9)
-    pairs = make_sampler("cet", observer=observer)(pool, 3)
-    assert asked == [(pairs.queries.tolist(), pairs.products.tolist())]
-    np.testing.assert_allclose(pairs.weights, 1 - pairs.products / 10, rtol=1e-6)
-    assert pairs.products.tolist() == make_sampler("vns")(pool, 3).products.tolist(), "random ones"
-
-
-@pytest.mark.parametrize("estimate", [[0.5], [0.5, 1.5], [0.5, float("nan")], [-0.1, 0.0]])
-def test_an_observer_that_gives_no_probabilities_is_refused(estimate: list[float]) -> None:
-    observed = make_sampler("cet", num_negatives=2, observer=lambda queries, products: np.array(estimate))
-    with pytest.raises(ValueError, match="observer"):
-        observed(flat(3, [[1.0, 0.0]] * 3), 0)
+    assert make_sampler("cet")(pool, 3).products.tolist() == make_sampler("vns")(pool, 3).products.tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,7 +218,7 @@ def test_pools_without_queries_or_candidates(name: str) -> None:
     nobody = Pool(full.labelled, np.zeros(0, np.int64), np.arange(1), np.array([0]))
     nothing = Pool(full.labelled, np.array([0]), np.zeros(0, np.int64), np.array([0]))
     for pool in (full, nobody, nothing):
-        assert [len(each) for each in sampler(name)(pool, 0)] == [0, 0, 0, 0]
+        assert [len(each) for each in sampler(name)(pool, 0)] == [0, 0, 0]
 
 
 def test_seeds_differ_and_the_default_is_the_papers() -> None:
@@ -260,7 +236,6 @@ def test_seeds_differ_and_the_default_is_the_papers() -> None:
         ("bhns", {"temperature": -1.0}, r"temperature = -1.0"),
         ("bhns", {"temperature": float("nan")}, r"temperature = nan"),
         ("false", {"max_similarity": 1.5}, r"max_similarity = 1.5"),
-        ("cet", {}, r"'cet': needs an observer"),
     ],
 )
 def test_what_is_refused(name: str, settings: dict[str, Any], message: str) -> None:

@@ -59,6 +59,27 @@ def permuted(position: np.ndarray, size: int, key: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
+def endless_order(places: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Rows that stand at some places of an endless stream over `size` rows, each epoch in an order of its own.
+
+    Place p is place p mod size of epoch p ÷ size, whose order is `permuted` by key + epoch.
+
+    Args:
+        places: int64, at least 0, any shape.
+        size: how many rows there are.
+        key: one stream per key; keys are far enough apart for all epochs.
+
+    Returns:
+        int64 of the same shape, in [0, size).
+    """
+    epochs, within = np.divmod(places, size)
+    rows = np.empty(places.shape, np.int64)
+    for epoch in np.unique(epochs):
+        is_here = epochs == epoch
+        rows[is_here] = permuted(within[is_here], size, key + int(epoch))
+    return rows
+
+
 @dataclass(frozen=True)
 class RequestFeatures:
     """What is known of who asked, for every training request and for one more of whom nothing is known.
@@ -205,14 +226,7 @@ class BatchMaker:
 
     def _example_rows(self, element: int) -> np.ndarray:
         position = np.arange(element * self.num_examples, (element + 1) * self.num_examples)
-        size = len(self._examples)
-        rows = np.empty(self.num_examples, np.int64)
-        for epoch in np.unique(position // size):
-            is_here = position // size == epoch
-            rows[is_here] = permuted(
-                position[is_here] % size, size, key=(self._config.training.seed << 32) + int(epoch)
-            )
-        return rows
+        return endless_order(position, len(self._examples), self._config.training.seed << 32)
 
     def _log_expected_in_batch(self) -> np.ndarray:
         """Log of how often each product is expected among a batch's positives, float32 [N]."""
@@ -296,11 +310,12 @@ def tokenize_queries(config: FeaturesConfig, vocabulary: Vocabulary, queries: li
     """Token ids of queries, one row each."""
     tokenizer, table = Tokenizer(config), vocabulary.lookup_table()
 
-    @tf.function(reduce_retracing=True)
     def query_ids(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         tokens = tokenizer.text(batch)
         return tf.cast(table.lookup(tokens.values), tf.int32), tf.cast(tokens.row_lengths(), tf.int32)
 
+    # Traced once, for texts of any number: TensorFlow would warn of a function that is made anew with each vocabulary.
+    query_ids = tf.function(query_ids).get_concrete_function(tf.TensorSpec([None], tf.string))
     parts = []
     for begin in range(0, len(queries), _AT_ONCE):
         values, lengths = query_ids(tf.constant(queries[begin : begin + _AT_ONCE], tf.string))

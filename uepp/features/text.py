@@ -10,10 +10,12 @@ only letters, digits and marks:
 
 from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from uepp.config import FeaturesConfig
+from uepp.features.raw import product_batches
 
 MAX_CATEGORY_LEVELS = 8
 _NOT_A_WORD = r"[^\p{L}\p{N}\p{M}]+"
@@ -52,6 +54,14 @@ def joined_fields(inputs: dict[str, tf.Tensor], fields: Sequence[str]) -> tf.Ten
     text = tf.strings.join([inputs[field] for field in fields], " ")
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     return tf.strings.strip(tf.strings.regex_replace(text, r"\s+", " "))
+
+
+def product_texts(products: pa.Table, fields: Sequence[str]) -> list[str]:
+    """Some fields of each product of a catalogue as one text, see `joined_fields`."""
+    texts: list[str] = []
+    for inputs, _ in product_batches(products, fields):
+        texts += [text.decode("utf-8") for text in joined_fields(inputs, fields).numpy()]
+    return texts
 
 
 class Tokenizer:

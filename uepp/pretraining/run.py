@@ -20,8 +20,8 @@ from uepp.data.schema import read_products
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
-from uepp.features.raw import product_batches, table_inputs
-from uepp.features.text import TEXT_FIELDS, joined_fields
+from uepp.features.raw import table_inputs
+from uepp.features.text import TEXT_FIELDS, product_texts
 from uepp.lexical.bm25 import BM25
 from uepp.pretraining.bert import MINILM, load_sentence_encoder, locate
 from uepp.pretraining.encoder import write_text_encoder
@@ -91,7 +91,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
                 {**read_json(run_dir / "run.json"), "data": str(data_dir.resolve()), "mined": mined.name},
             )
             pairs = load_pairs(mined, products.column("product_id").to_pylist(), settings)
-            texts = product_texts(products, config)
+            texts = product_texts(products, config.text.fields)
             is_trained = ~pairs.is_held_out
             console.print(
                 f"  {int(is_trained.sum()):,} products and queries before {windows.train_end:%F}, "
@@ -209,14 +209,6 @@ def import_encoder(source: str, config: Config, run_dir: Path, console: Console)
         )
     facts = read_json(run_dir / "encoder" / "encoder.json")
     return dict(facts)
-
-
-def product_texts(products: pa.Table, config: Config) -> list[str]:
-    """The text of each product as the encoder reads it: `text.fields`, joined by spaces."""
-    texts: list[str] = []
-    for inputs, _ in product_batches(products, config.text.fields):
-        texts += [text.decode("utf-8") for text in joined_fields(inputs, config.text.fields).numpy()]
-    return texts
 
 
 @contextmanager

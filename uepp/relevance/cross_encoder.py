@@ -13,6 +13,7 @@ import keras_hub
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from uepp.config import RelevanceConfig
 from uepp.errors import InputError
 from uepp.pretraining import bert
 
@@ -123,6 +124,30 @@ def pair_losses(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None 
     return losses if weights is None else weights * losses
 
 
+def make_cross_encoder(config: RelevanceConfig, vocabulary: Path, seed: int) -> CrossEncoder:
+    """The cross-encoder that a configuration describes.
+
+    Args:
+        config: from which encoder, or in which sizes from scratch.
+        vocabulary: folder with `vocab.txt`, from scratch.
+        seed: of what is new.
+
+    Raises:
+        InputError: the published encoder is not there, or has less than is asked for.
+    """
+    shared: dict[str, Any] = {
+        "max_tokens": config.max_tokens,
+        "num_layers": config.num_layers,
+        "dropout": config.dropout,
+    }
+    shared |= {"seed": seed, "precision": config.precision}
+    if config.encoder is not None:
+        return load_cross_encoder(bert.locate(config.encoder, "relevance.encoder ="), **shared)
+    return build_cross_encoder(
+        vocabulary, num_heads=config.num_heads, dim=config.dim, intermediate_dim=config.intermediate_dim, **shared
+    )
+
+
 def build_cross_encoder(
     folder: Path,
     *,
@@ -169,7 +194,8 @@ def build_cross_encoder(
         dtype=precision,
     )
     # KerasHub draws every kernel with BERT's deviation of .02, which is meant for 768 dimensions: attention of a small
-    # model would hardly say anything at first, and learning which words are the same would start late.
+    # model would hardly say anything at first, and learning which words are the same would start late. So variance
+    # times dimensions is BERT's own .31 in every size. Training wants warm-up and clipped gradients, as BERT's does.
     for variable in backbone.trainable_variables:
         if variable.name == "kernel":
             variable.assign(variable * math.sqrt(768 / dim))

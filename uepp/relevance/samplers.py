@@ -8,19 +8,20 @@
 | `regularized` | the most similar, times (1 − θ)^τ | 0 | Eq. 7 alone |
 | `pseudo_labels` | the most similar | θ | Eq. 8 alone |
 | `bhns` | the most similar, times (1 − θ)^τ | θ | Eq. 7 and 8 |
-| `star`, `false`, `cet` | see their classes | 0 | baselines of 4.1.3 |
+| `star`, `false` | see their classes | 0 | baselines of 4.1.3 |
+| `cet` | at random; the step weighs them | 0 | baseline of 4.1.3, see `uepp.relevance.training` |
 
 Each gives a query K distinct products that nobody has labelled for it, or as many as the pool has. Ties are broken at
 random, by the seed. Nothing here loops over queries.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uepp.config import SAMPLER_NAMES
 from uepp.errors import InputError
 from uepp.relevance.candidates import Pool, Seed, generator
 from uepp.relevance.false_negatives import Floats, regularized_similarity
@@ -35,13 +36,11 @@ class SampledPairs(NamedTuple):
         queries: int64 [P], rows of the labelled queries.
         products: int64 [P], rows of the labelled products.
         labels: float32 [P] in [0, 1], r̃.
-        weights: float32 [P] in [0, 1], of the pair's loss.
     """
 
     queries: NDArray[np.int64]
     products: NDArray[np.int64]
     labels: Floats
-    weights: Floats
 
 
 class Sampler(Protocol):
@@ -49,10 +48,6 @@ class Sampler(Protocol):
 
     def __call__(self, pool: Pool, seed: Seed) -> SampledPairs:
         """Choose."""
-
-
-Observer = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
-"""Rows of queries and of products, [P] each, to the estimated probability that they are false negatives, [P]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,61 +140,26 @@ class FalseSampler:
         return _pairs(pool, _choose(None, is_candidate, self.num_negatives, _draws(pool, seed)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoupledSampler:
-    """CET (Cai et al. 2022): random negatives, weighted by what a second cross-encoder thinks of them; r̃ = 0.
-
-    Cai et al. train a relevance model and a model of the labelling together, each on a loss that is weighted by the
-    other's estimates; BHNS calls the second one the observer. What is asked of it here is the probability o that an
-    unlabelled pair is relevant after all; the pair's loss has weight 1 − o. Training the observer beside the
-    cross-encoder is the caller's. It is asked about the chosen pairs only, since it reads each pair as a whole.
-
-    Attributes:
-        observer: estimates o in [0, 1].
-        num_negatives: K.
-    """
-
-    observer: Observer
-    num_negatives: int = 4
-
-    def __call__(self, pool: Pool, seed: Seed) -> SampledPairs:
-        """Choose.
-
-        Raises:
-            ValueError: the observer's answers are not one probability a pair.
-        """
-        pairs = RandomSampler(num_negatives=self.num_negatives)(pool, seed)
-        estimate = np.asarray(self.observer(pairs.queries, pairs.products), np.float32)
-        if estimate.shape != pairs.labels.shape or not ((estimate >= 0) & (estimate <= 1)).all():
-            raise ValueError(f"observer: {estimate.shape} estimates; expected {pairs.labels.shape} numbers of 0 to 1")
-        return pairs._replace(weights=1 - estimate)
-
-
-NAMES = ("none", "vns", "hns", "star", "false", "cet", "regularized", "pseudo_labels", "bhns")
-
-
 def make_sampler(
     name: str,
     *,
     num_negatives: int = 4,
     temperature: float = 2.0,
     max_similarity: float = 0.7,
-    observer: Observer | None = None,
 ) -> Sampler:
     """The sampler of a name; settings that it does not have are ignored.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `SAMPLER_NAMES`.
         num_negatives: K ≥ 1.
         temperature: τ ≥ 0, of `regularized` and `bhns`.
         max_similarity: in [−1, 1], of `false`.
-        observer: of `cet`, which needs one.
 
     Raises:
         InputError: an unknown name, or a value out of its range.
     """
-    if name not in NAMES:
-        raise InputError(f"sampler {name!r}: must be one of {', '.join(NAMES)}")
+    if name not in SAMPLER_NAMES:
+        raise InputError(f"sampler {name!r}: must be one of {', '.join(SAMPLER_NAMES)}")
     if num_negatives < 1:
         raise InputError(f"num_negatives = {num_negatives}: must be at least 1")
     if not 0 <= temperature < float("inf"):
@@ -208,16 +168,12 @@ def make_sampler(
         raise InputError(f"max_similarity = {max_similarity}: must be -1 to 1")
     if name == "none":
         return RandomSampler(num_negatives=0)
-    if name == "vns":
+    if name in ("vns", "cet"):
         return RandomSampler(num_negatives=num_negatives)
     if name == "star":
         return StarSampler(num_negatives=num_negatives)
     if name == "false":
         return FalseSampler(num_negatives=num_negatives, max_similarity=max_similarity)
-    if name == "cet":
-        if observer is None:
-            raise InputError("sampler 'cet': needs an observer, which estimates false negatives")
-        return CoupledSampler(observer=observer, num_negatives=num_negatives)
     return HardSampler(
         num_negatives=num_negatives,
         is_regularized=name in ("regularized", "bhns"),
@@ -261,4 +217,4 @@ def _pairs(pool: Pool, chosen: NDArray[np.int64], labels: Floats | None = None) 
     row, place = np.nonzero(chosen >= 0)
     column = chosen[row, place]
     label = np.zeros(len(row), np.float32) if labels is None else labels[row, column]
-    return SampledPairs(pool.queries[row], pool.products[column], label, np.ones(len(row), np.float32))
+    return SampledPairs(pool.queries[row], pool.products[column], label)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -118,7 +119,7 @@ def announced(console: Console, name: str, *, run_dir: Path | None = None, adds:
 
 
 def _keep_cost(path: Path, name: str, seconds: float, adds: bool) -> None:
-    costs = read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
+    costs: dict[str, Any] = read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
     before = costs["seconds"].get(name, 0) if adds else 0
     costs["seconds"][name] = round(before + seconds, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB

@@ -8,6 +8,7 @@ import tensorflow_recommenders as tfrs
 
 from uepp.config import TrainingConfig
 from uepp.model.towers import TwoTower
+from uepp.runs.rates import WarmUpThenDecay
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
@@ -110,22 +111,6 @@ def _some_rows(gradient: Gradient | None, table: tf.Variable) -> Gradient:
     return tf.IndexedSlices(values, indices, gradient.dense_shape)
 
 
-class _WarmUpThenDecay(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 to the peak over `warmup_steps`, then linearly to 0 at `max_steps`."""
-
-    def __init__(self, peak: float, config: TrainingConfig) -> None:
-        self._peak = peak
-        self._warmup_steps = config.warmup_steps
-        self._max_steps = config.max_steps
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Learning rate of a step."""
-        done = tf.cast(step, tf.float32)
-        rising = (done + 1.0) / (self._warmup_steps + 1.0)
-        falling = (self._max_steps - done) / tf.maximum(float(self._max_steps - self._warmup_steps), 1.0)
-        return self._peak * tf.clip_by_value(tf.minimum(rising, falling), 0.0, 1.0)
-
-
 def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimizers.Optimizer:
     """Adagrad on the tables (touches only the rows of a batch), Adam on everything else.
 
@@ -134,15 +119,19 @@ def build_optimizer(model: TwoTower, config: TrainingConfig) -> tf.keras.optimiz
         config: the learning rates, and which Adagrad.
     """
     is_rowwise = config.table_optimizer == "rowwise_adagrad"
-    table = SparseAdagrad(_WarmUpThenDecay(config.table_learning_rate, config), rowwise=is_rowwise)
-    dense = tf.keras.optimizers.Adam(_WarmUpThenDecay(config.dense_learning_rate, config))
+    table = SparseAdagrad(_schedule(config.table_learning_rate, config), rowwise=is_rowwise)
+    dense = tf.keras.optimizers.Adam(_schedule(config.dense_learning_rate, config))
     parts = [(table, lambda: model.table_variables)]
     if model.dense_variables:
         parts.append((dense, lambda: model.dense_variables))
     if model.text_variables:
-        text = tf.keras.optimizers.Adam(_WarmUpThenDecay(config.text_learning_rate, config))
+        text = tf.keras.optimizers.Adam(_schedule(config.text_learning_rate, config))
         parts.append((text, lambda: model.text_variables))
     for optimizer, variables in parts:
         # Slots that the first step makes have TensorFlow trace it a second time, which doubles the time to start.
         optimizer.build(variables())
     return tfrs.experimental.optimizers.CompositeOptimizer(parts)
+
+
+def _schedule(peak: float, config: TrainingConfig) -> WarmUpThenDecay:
+    return WarmUpThenDecay(peak, config.warmup_steps, config.max_steps)

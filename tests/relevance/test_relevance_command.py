@@ -1,0 +1,249 @@
+"""`uepp relevance`: the grid on STS-B and its JSON, a run from grades to measures, cases, and what is refused."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+import text_encoders
+from commands import Call
+
+from uepp.artifacts import check_manifest, read_json
+from uepp.data.marketplace import generate
+
+SIZES = {
+    "dim": 16, "num_heads": 2, "num_layers": 1, "intermediate_dim": 16, "max_tokens": 16, "vocabulary_size": 100,
+    "batch_size": 8, "pool_size": 16, "max_steps": 6, "evaluate_every_steps": 3, "checkpoint_every_steps": 2,
+    "warmup_steps": 1, "learning_rate": 0.01,
+}  # fmt: skip
+COLOURS, THINGS = ("red", "blue", "green", "black"), ("lamp", "chair", "ring", "mug", "bowl")
+FIGURES = ("pearson", "pearson_logits", "spearman", "auroc")
+
+
+def options(**changes: Any) -> list[str]:
+    return [part for key, value in (SIZES | changes).items() for part in ("--set", f"relevance.{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("encoder") / "encoder"
+    text_encoders.write_text_encoder(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sts")
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 40), ("dev", 20)):
+        lines = []
+        for row in range(number):
+            one, other = rng.choice(COLOURS, 2), rng.choice(THINGS, 2)
+            grade = 2.5 * (one[0] == one[1]) + 2.5 * (other[0] == other[1])
+            first, second = (f"A {one[n]} {other[n]} stands here." for n in range(2))
+            lines.append("\t".join(["main", "x", "2012", str(row), f"{grade:.3f}", first, second]))
+        (folder / f"sts-{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_grid_has_a_row_for_each_and_trains_nothing_twice(
+    sts: Path, encoder: Path, tmp_path: Path, call: Call
+) -> None:
+    out = tmp_path / "grid"
+    arguments = ["relevance", "sts", sts, "--samplers", "none,bhns", "--num-negatives", "2,3", "--out", out]
+    arguments += ["--bi-encoder", encoder, *options()]
+    found = call(*arguments, "--json").json
+    assert [(row["sampler"], row["num_negatives"], row["pool_size"]) for row in found["rows"]] == [
+        ("none", 2, 16), ("bhns", 2, 16), ("none", 3, 16), ("bhns", 3, 16),
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert all(-100 <= row[name] <= 100 and row[f"{name}_std"] is None for name in FIGURES)
+    assert found["rows"][0]["pearson"] == found["rows"][2]["pearson"], "nothing depends on K"
+    assert (found["auroc_threshold"], found["split"], found["num_pairs"]) == (3.0, "dev", 20)
+    cells = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/metrics.json")}
+    assert len(cells) == 3
+    assert not list(out.glob("cells/*/run")), "only figures are kept"
+
+    wider = call(*arguments, "--seeds", "1", "--json")
+    assert wider.json == found
+    assert "…" not in wider.err, "nothing was trained"
+    assert {path: path.stat().st_mtime_ns for path in out.glob("cells/*/metrics.json")} == cells
+    for path in list(cells)[:1]:
+        path.unlink()
+    assert call(*arguments, "--json").json["rows"][0].keys() == found["rows"][0].keys()
+    assert sum(path.stat().st_mtime_ns != cells[path] for path in cells) == 1, "only what was missing"
+
+    shown = call(*arguments).out
+    assert "Pearson" in shown
+    table = (out / "table.md").read_text().splitlines()
+    assert table[0].startswith("| sampler | K | pool | seeds | Pearson | Pearson, logits | Spearman | AUROC |")
+    assert len(table) == 2 + 4 + 2
+    assert "positive from grade 3 of 5" in table[-1]
+    assert read_json(out / "results.json")["rows"] == call(*arguments, "--json").json["rows"]
+
+
+def test_spread_is_over_seeds(sts: Path, tmp_path: Path, call: Call) -> None:
+    """`none` needs no bi-encoder, so none is looked for."""
+    arguments = ["relevance", "sts", sts, "--samplers", "none", "--out", tmp_path, *options(max_steps=2)]
+    (row,) = call(*arguments, "--seeds", "2", "--bi-encoder", tmp_path / "nothing", "--json").json["rows"]
+    cells = [read_json(path) for path in tmp_path.glob("cells/*/metrics.json")]
+    assert row["num_seeds"] == len(cells) == 2
+    for name in FIGURES:
+        values = [cell[name] for cell in cells]
+        assert row[name] == pytest.approx(np.mean(values))
+        assert row[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.fixture(scope="module")
+def grades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 queries, each with three products: its own, one of the same thing, and another."""
+    directory = tmp_path_factory.mktemp("grades") / "data"
+    directory.mkdir()
+    names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
+    ids = [f"{n:02d}" for n in range(len(names))]
+    titles = {"product_id": ids, "title": [f"{name} by hand" for name in names]}
+    pq.write_table(pa.table(titles), directory / "products.parquet")
+    moment = pa.array([datetime(2024, 5, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    events = {"timestamp": moment, "type": ["click"], "query": [names[0]], "product_id": ["00"]}
+    pq.write_table(pa.table(events), directory / "events.parquet")
+    rows = [
+        (query, ids[(n + step) % len(ids)], grade)
+        for n, name in enumerate(names)
+        for query in (name, f"{name} sale")
+        for step, grade in ((0, 3.0), (len(THINGS), 2.33), (1, 1.0))
+    ]
+    columns = dict(zip(("query", "product_id", "grade"), zip(*rows, strict=True), strict=True))
+    pq.write_table(pa.table({name: list(column) for name, column in columns.items()}), directory / "judgments.parquet")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def finished(grades: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from rich.console import Console
+
+    from uepp.config import load_config
+    from uepp.pipeline.relevance import train_relevance
+
+    run = tmp_path_factory.mktemp("finished") / "run"
+    extra = {"data": {"path": str(grades)}, "relevance": {"bi_encoder": str(encoder), "patience": 2}}
+    config = load_config(None, options()[1::2], extra)
+    assert train_relevance(config, run, Console(quiet=True), verbose=0).is_complete
+    return run
+
+
+def test_the_run_directory(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml", "run.json", "pairs.parquet", "bi_encoder", "vocabulary", "checkpoints", "logs", "training.json",
+        "cross_encoder", "metrics.json", "costs.json",
+    }  # fmt: skip
+    metrics = read_json(finished / "metrics.json")
+    assert set(metrics["systems"]) == {"cross_encoder", "bi_encoder"}
+    for values in metrics["systems"].values():
+        assert list(values) == ["ndcg@5", "ndcg@10", "ndcg@20", "auroc"]
+        assert all(0 <= value <= 1 for value in values.values())
+    pairs = pq.read_table(finished / "pairs.parquet").to_pylist()
+    evaluated = [pair for pair in pairs if pair["part"] == "evaluation"]
+    assert metrics["num_pairs"] == len(evaluated)
+    assert metrics["num_random_pairs"] == sum(pair["is_random"] for pair in evaluated) > 0
+    parts = {part: {pair["query"] for pair in pairs if pair["part"] == part} for part in ("train", "evaluation")}
+    assert not parts["train"] & parts["evaluation"]
+    words = (finished / "vocabulary" / "vocab.txt").read_text().splitlines()
+    assert "lamp" in words
+    assert metrics["training"]["steps"] == 6
+    assert metrics["training"]["sampler_share"] > 0
+
+
+def test_the_saved_model_scores_strings(finished: Path) -> None:
+    assert check_manifest(finished / "cross_encoder")["run_id"] == read_json(finished / "run.json")["run_id"]
+    assert read_json(finished / "cross_encoder" / "cross_encoder.json")["fields"] == ["title"]
+    serve = tf.saved_model.load(str(finished / "cross_encoder")).signatures["serving_default"]
+    found = serve(query=tf.constant(["red lamp"]), product=tf.constant(["red lamp by hand"]))
+    assert found["score"].shape == (1,)
+    np.testing.assert_allclose(found["score"], tf.sigmoid(found["logit"]), atol=1e-6)
+
+
+def test_evaluate_says_what_training_said(finished: Path, call: Call) -> None:
+    before = read_json(finished / "metrics.json")
+    assert call("relevance", "evaluate", finished, "--json").json == before
+    shown = call("relevance", "evaluate", finished).out
+    assert "cross-encoder (bhns)" in shown
+    assert "bi-encoder alone" in shown
+    assert "pairs/s" in shown
+
+
+def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:
+    before = read_json(finished / "metrics.json")
+    again = call("relevance", "train", "--run", finished, "--resume", "--json").json
+    assert again["systems"] == before["systems"]
+    refused = call("relevance", "train", "--run", finished, "--resume", "--set", "relevance.num_negatives=2").error
+    assert "--resume with relevance.num_negatives = 2, the run has 4; only max_steps" in refused
+
+
+def test_cases_of_a_run(finished: Path, call: Call) -> None:
+    found = call("relevance", "cases", finished, "--queries", "2", "--samplers", "vns,bhns", "--json").json
+    assert "false_negatives" not in found, "grades know no truth"
+    assert [case["sampler"] for case in found["cases"]] == ["vns", "bhns"] * 2
+    known = {(pair["query"], pair["product_id"]) for pair in pq.read_table(finished / "pairs.parquet").to_pylist()}
+    for case in found["cases"]:
+        assert 0 < len(case["negatives"]) <= 4
+        for negative in case["negatives"]:
+            assert (case["query"], negative["product_id"]) not in known
+            assert 0 <= negative["label"] <= 1
+    query = found["cases"][0]["query"]
+    shown = call("relevance", "cases", finished, "--query", query, "--samplers", "hns").out
+    assert query in shown
+    assert "is no training query" in call("relevance", "cases", finished, "--query", "zither").error
+
+
+def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: Path, call: Call) -> None:
+    generate(tmp_path / "market", num_products=300, num_events=20_000, seed=1)
+    sizes = options(judged_queries=40, judged_products=8, pool_size=64)
+    arguments = ["relevance", "cases", "--data", tmp_path / "market", "--bi-encoder", encoder, *sizes]
+    arguments += ["--samplers", "vns,hns", "--num-negatives", "2,4", "--steps", "3"]
+    found = call(*arguments, "--json").json
+    assert [(row["sampler"], row["num_negatives"]) for row in found["false_negatives"]] == [
+        ("vns", 2), ("hns", 2), ("vns", 4), ("hns", 4),
+    ]  # fmt: skip
+    assert all(0 <= row["share"] <= 1 and row["num_sampled"] > 0 for row in found["false_negatives"])
+    assert all(0 <= negative["relevance"] <= 1 for case in found["cases"] for negative in case["negatives"])
+    assert "relevant in truth" in call(*arguments).out
+    assert {path.name for path in tmp_path.iterdir()} == {"market"}, "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sts", "nowhere"], "nowhere/sts-train.csv: no such file"),
+        (["sts", ".", "--split", "train"], "--split train: must be one of dev, test"),
+        (["sts", ".", "--samplers", "bhn"], "--samplers bhn: must be some of none, vns"),
+        (["sts", ".", "--num-negatives", "2,x"], "--num-negatives 2,x: must be whole numbers of at least 1"),
+        (["sts", ".", "--pool-size", "8"], "--pool-size 8: must be at least relevance.batch_size = 32"),
+        (["train", "--resume"], "--resume: give the run to continue with --run DIR"),
+        (["train", "--sampler", "bhn"], "relevance.sampler = 'bhn': input should be 'none', 'vns'"),
+        (["train", "--set", "relevance.pool_size=8"], "pool_size = 8: must be at least batch_size = 32"),
+        (["train", "--set", "relevance.temprature=1"], "did you mean relevance.temperature?"),
+        (["evaluate", "nowhere"], "nowhere: not a run of uepp relevance train"),
+        (["cases"], "give either a run or --data DIR"),
+    ],
+)
+def test_what_is_refused(arguments: list[str], message: str, call: Call) -> None:
+    assert message in call("relevance", *arguments).error
+
+
+def test_bad_input_that_shows_late_leaves_no_run_behind(grades: Path, tmp_path: Path, call: Call) -> None:
+    common = ["relevance", "train", "--data", grades, "--run", tmp_path / "run", *options()]
+    refused = call(*common, "--bi-encoder", tmp_path).error
+    assert "must be minilm, a text encoder (uepp pretrain), or an exported run" in refused
+    refused = call(*common, "--sampler", "vns", "--set", "relevance.bi_encoder=null", "--encoder", tmp_path / "x").error
+    assert "relevance.encoder = " in refused
+    assert "no such directory" in refused
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_says_how_to_begin(call: Call) -> None:
+    for command in ((), ("sts",), ("train",), ("evaluate",), ("cases",)):
+        assert "sampl" in call("relevance", *command, "--help").out

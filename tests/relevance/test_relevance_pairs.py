@@ -1,0 +1,238 @@
+"""Judged pairs: split by query, random pairs, soft labels; STS-B, human grades and a marketplace's truth."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uepp.config import SAMPLER_NAMES, DataConfig, RelevanceConfig
+from uepp.data.marketplace import generate
+from uepp.data.marketplace.truth import Truth
+from uepp.data.schema import read_products
+from uepp.data.windows import resolve_windows
+from uepp.errors import InputError
+from uepp.relevance.judged import Judged, read_judged
+from uepp.relevance.pairs import PARTS, TextPairs, random_pairs, soft_labels, split_by_query
+from uepp.relevance.part_pairs import PartPairs, part_pairs
+from uepp.relevance.sampled import false_negative_shares
+from uepp.relevance.samplers import make_sampler
+from uepp.relevance.sts import read_sts
+
+LEVELS = (2.67, 2.33, 2.0)
+
+
+def judged(num_queries: int = 60, each: int = 5, num_products: int = 90) -> Judged:
+    rng = np.random.default_rng(1)
+    query = np.repeat(np.arange(num_queries), each)
+    product = np.concatenate([rng.choice(num_products, each, replace=False) for _ in range(num_queries)])
+    texts = [f"query {n}" for n in range(num_queries)], [f"{n:03}" for n in range(num_products)]
+    products = [f"product {n}" for n in range(num_products)]
+    return Judged(
+        TextPairs(*texts, products, query, product, rng.choice([1.0, 2.0, 2.33, 2.67, 3.0], len(query))), LEVELS, None
+    )
+
+
+def test_no_query_is_in_two_parts() -> None:
+    pairs = part_pairs(judged(), RelevanceConfig(patience=1))
+    queries = {part: set(pairs.texts.query[pairs.rows(part)].tolist()) for part in PARTS}
+    assert all(queries.values())
+    assert sum(len(each) for each in queries.values()) == len(set.union(*queries.values())) == 60
+    assert 5 <= len(queries["evaluation"]) <= 20
+    assert not set(part_pairs(judged(), RelevanceConfig()).part.tolist()) & {1}, "no validation without patience"
+
+
+def test_the_split_is_of_text_and_seed() -> None:
+    """More queries move none, and spelling moves none either."""
+    queries = [f"query {n}" for n in range(400)]
+    parts = split_by_query(queries, 0.2, 0.25, 1)
+    assert split_by_query(queries[::-1], 0.2, 0.25, 1).tolist() == parts[::-1].tolist()
+    assert split_by_query([f"  QUERY   {n} " for n in range(400)], 0.2, 0.25, 1).tolist() == parts.tolist()
+    assert split_by_query(queries, 0.2, 0.25, 2).tolist() != parts.tolist()
+    np.testing.assert_allclose(np.bincount(parts) / 400, [0.6, 0.2, 0.2], atol=0.07)
+    with pytest.raises(InputError, match="none of them falls to"):
+        split_by_query(["one"], 0.2, 0.1, 1)
+
+
+def test_a_fifth_more_random_pairs_labelled_0_that_nobody_judged() -> None:
+    data = judged()
+    pairs = part_pairs(data, RelevanceConfig(patience=1))
+    known = set(zip(data.pairs.query.tolist(), data.pairs.product.tolist(), strict=True))
+    for part in PARTS:
+        rows = pairs.rows(part)
+        is_random = pairs.is_random[rows]
+        assert is_random.sum() == round(0.2 * (~is_random).sum()) > 0
+        drawn = set(zip(pairs.texts.query[rows[is_random]], pairs.texts.product[rows[is_random]], strict=True))
+        assert len(drawn) == is_random.sum()
+        assert not drawn & known
+        assert (pairs.labels[rows[is_random]] == 0).all()
+        assert (pairs.evaluation_labels[rows[is_random]] == 0).all()
+        assert np.isnan(pairs.texts.grades[rows[is_random]]).all()
+    assert not part_pairs(data, RelevanceConfig(random_share=0)).is_random.any()
+
+
+def test_random_pairs_end_where_nearly_all_is_judged() -> None:
+    """Two queries, two products, three pairs: one is left."""
+    pairs = TextPairs(["a", "b"], ["1", "2"], ["x", "y"], np.array([0, 0, 1]), np.array([0, 1, 0]), np.ones(3))
+    query, product = random_pairs(pairs, np.arange(2), 1.0, (1, 2))
+    assert (query.tolist(), product.tolist()) == ([1], [1])
+
+
+def test_soft_labels_are_the_papers() -> None:
+    train, evaluation = soft_labels(np.array([3.0, 2.67, 2.66, 2.33, 2.0, 1.99, 1.0]), LEVELS)
+    np.testing.assert_allclose(train, [1, 1, 0.5, 0.5, 0.2, 0.1, 0.1])
+    np.testing.assert_allclose(evaluation, [1, 1, 1, 1, 0.1, 0.1, 0.1])
+
+
+def test_pairs_are_the_same_after_saving(tmp_path: Path) -> None:
+    pairs = part_pairs(judged(), RelevanceConfig(patience=1))
+    pairs.save(tmp_path / "pairs.parquet")
+    read = PartPairs.load(tmp_path / "pairs.parquet")
+
+    def facts(each: PartPairs) -> list[tuple[object, ...]]:
+        texts = each.texts
+        queries, products = [texts.queries[n] for n in texts.query], [texts.products[n] for n in texts.product]
+        ids = [texts.product_ids[n] for n in texts.product]
+        numbers = (each.part, each.is_random, each.labels, each.evaluation_labels, np.nan_to_num(texts.grades))
+        return list(zip(queries, ids, products, *(column.tolist() for column in numbers), strict=True))
+
+    assert facts(read) == facts(pairs)
+    (tmp_path / "pairs.parquet").write_text("no table")
+    with pytest.raises(InputError, match="not a readable table of pairs"):
+        PartPairs.load(tmp_path / "pairs.parquet")
+
+
+def sts_line(grade: str, first: str, second: str) -> str:
+    return "\t".join(["main-news", "MSRpar", "2012", "0001", grade, first, second])
+
+
+def test_sts_is_read_as_published(tmp_path: Path) -> None:
+    """Quotes are letters, more columns may follow, and the same sentence is the same row."""
+    lines = [sts_line("5.000", 'He said "yes.', "He agreed."), sts_line("0.5", 'He said "yes.', "A dog") + "\tx\ty"]
+    (tmp_path / "sts-train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pairs = read_sts(tmp_path, "train")
+    assert pairs.queries == ['He said "yes.']
+    assert [pairs.products[row] for row in pairs.product] == ["He agreed.", "A dog"]
+    assert pairs.grades.tolist() == [5.0, 0.5]
+    assert pairs.query.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"sts-dev.csv: no such file"),
+        ("", r"has no pairs"),
+        ("a\tb\tc", r"line 1 has 3 columns; expected genre, file"),
+        (
+            sts_line("5", "x", "y") + "\n" + sts_line("7", "x", "y"),
+            r"line 2: grade is '7'; it must be a number from 0 to 5",
+        ),
+        (sts_line("good", "x", "y"), r"line 1: grade is 'good'"),
+    ],
+)
+def test_what_sts_refuses(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "sts-dev.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_sts(tmp_path, "dev")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("market") / "market"
+    generate(directory, num_products=300, num_events=20_000, seed=1)
+    return directory
+
+
+def read(directory: Path, config: RelevanceConfig) -> Judged:
+    return read_judged(directory, read_products(directory), DataConfig(), config)
+
+
+def test_the_truth_judges_what_was_displayed_most(market: Path) -> None:
+    config = RelevanceConfig(judged_queries=40, judged_products=6)
+    found = read(market, config)
+    pairs, truth = found.pairs, Truth.load(market)
+    assert len(pairs.queries) == 40
+    assert np.bincount(pairs.query).max() <= 6
+    assert found.levels == config.truth_levels
+    events = pq.read_table(market / "events.parquet").to_pylist()
+    end = resolve_windows(market, DataConfig()).train_end
+    for row in (0, 7, 23):
+        query = pairs.queries[row]
+        shown: dict[str, int] = {}
+        for event in events:
+            if event["type"] == "impression" and event["query"] == query and event["timestamp"] < end:
+                shown[event["product_id"]] = shown.get(event["product_id"], 0) + 1
+        most = sorted(shown, key=lambda product: (-shown[product], product))[:6]
+        is_here = pairs.query == row
+        assert [pairs.product_ids[product] for product in pairs.product[is_here]] == most
+        np.testing.assert_allclose(pairs.grades[is_here], truth.relevance(query, most))
+    again = read(market, config)
+    assert again.pairs.queries == pairs.queries, "drawn by the seed"
+
+
+def test_false_negatives_are_counted_by_the_truth(market: Path) -> None:
+    """With embeddings whose cosine is the true relevance, the hardest of what is not judged are false negatives."""
+    config = RelevanceConfig(judged_queries=60, judged_products=8, batch_size=16, pool_size=64)
+    found = read(market, config)
+    assert found.truth is not None
+    pairs = part_pairs(found, config)
+    texts = pairs.texts
+    relevance = np.array([found.truth.relevance(query, texts.product_ids) for query in texts.queries])
+    embeddings = relevance, np.eye(len(texts.products))
+    labelled = pairs.labelled("train", embeddings, 0.0)
+    rows = false_negative_shares(labelled, found.is_false_negative, ("vns", "hns"), (2, 4), (32, 64), config, 6)
+    assert [(row["sampler"], row["num_negatives"], row["pool_size"]) for row in rows] == [
+        (name, k, pool) for pool in (32, 64) for k in (2, 4) for name in ("vns", "hns")
+    ]
+    share = {(row["sampler"], row["num_negatives"], row["pool_size"]): row["share"] for row in rows}
+    assert share["hns", 2, 64] > max(share["vns", 2, 64], 0.02)
+    assert share["hns", 2, 64] >= share["hns", 4, 64], "the hardest first"
+    assert all(row["label_of_false"] in (0.0, None) for row in rows)
+
+
+def test_by_hand_how_many_are_false(market: Path) -> None:
+    found = read(market, RelevanceConfig(judged_queries=30))
+    assert found.truth is not None
+    query, product = np.array([0, 0, 5]), np.array([1, 2, 3])
+    expected = [
+        found.truth.relevance(found.pairs.queries[q], [found.pairs.product_ids[p]])[0] >= 0.5
+        for q, p in zip(query, product, strict=True)
+    ]
+    assert found.is_false_negative(query, product).tolist() == expected
+
+
+def graded(directory: Path, product_ids: list[str]) -> Path:
+    directory.mkdir()
+    moment = pa.array([datetime(2024, 5, 1, tzinfo=UTC)] * 2, pa.timestamp("us", "UTC"))
+    pq.write_table(
+        pa.table({"product_id": ["01", "1"], "title": ["Oak  table", "Mug"], "tags": [["wood"], []]}),
+        directory / "products.parquet",
+    )
+    events = {"timestamp": moment, "type": ["click"] * 2, "query": ["table", "mug"], "product_id": ["01", "1"]}
+    pq.write_table(pa.table(events), directory / "events.parquet")
+    columns = {"query": ["table"] * len(product_ids), "product_id": product_ids, "grade": [3.0] * len(product_ids)}
+    pq.write_table(pa.table(columns), directory / "judgments.parquet")
+    return directory
+
+
+def test_human_grades_are_read_with_the_texts_of_products(tmp_path: Path) -> None:
+    found = read(graded(tmp_path / "data", ["1", "01"]), RelevanceConfig(fields=("title", "tags")))
+    assert [found.pairs.products[row] for row in found.pairs.product] == ["Mug", "Oak table wood"]
+    assert (found.truth, found.levels, found.pairs.grades.tolist()) == (None, LEVELS, [3.0, 3.0])
+    with pytest.raises(ValueError, match="no truth"):
+        found.is_false_negative(np.array([0]), np.array([0]))
+
+
+def test_what_is_refused_of_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"product_id '001' is not in .*products.parquet"):
+        read(graded(tmp_path / "data", ["01", "001"]), RelevanceConfig())
+    (tmp_path / "data" / "judgments.parquet").unlink()
+    with pytest.raises(InputError, match=r"nothing is judged; expected judgments\.parquet"):
+        read(tmp_path / "data", RelevanceConfig())
+
+
+def test_every_sampler_of_the_settings_can_be_made() -> None:
+    assert len({type(make_sampler(name)) for name in SAMPLER_NAMES}) > 2

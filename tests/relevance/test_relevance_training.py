@@ -1,0 +1,150 @@
+"""The loop on a tiny cross-encoder: it learns, resumed and shared work is the same work, CET weighs as it says."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_pairs
+import tensorflow as tf
+
+from uepp.errors import InputError
+from uepp.relevance.training import observed_weights
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    with (run / "logs" / "training.csv").open() as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def assert_same_weights(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-6) -> None:
+    assert len(one["weights"]) == len(other["weights"]) > 15
+    for left, right in zip(one["weights"], other["weights"], strict=True):
+        np.testing.assert_allclose(left, right, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    run = tmp_path_factory.mktemp("straight") / "run"
+    return small_pairs.train(str(run)), run
+
+
+def test_it_learns_and_logs(straight: tuple[dict[str, Any], Path]) -> None:
+    result, run = straight
+    assert (result["step"], result["is_complete"], result["best_step"]) == (24, True, 24)
+    written = rows(run)
+    assert [row["step"] for row in written] == [6, 12, 18, 24]
+    assert written[-1]["loss"] < written[0]["loss"]
+    assert all(row["pairs_per_second"] > 0 and row["sampler_seconds"] > 0 for row in written)
+    rates = [row["learning_rate"] for row in written]
+    assert rates[0] > rates[1] > rates[2] > rates[3] == pytest.approx(0.01 / 20), "of the last step"
+    assert sorted(path.name for path in (run / "checkpoints").glob("*.index")) == ["ckpt-20.index", "ckpt-24.index"]
+
+
+def test_it_learns_what_is_labelled(tmp_path: Path) -> None:
+    """Its own product is 1, the next colour's ½; what random sampling makes 0 shares no more than a word with it."""
+    small_pairs.train(str(tmp_path), sampler="vns", dropout=0.0, max_steps=120, evaluate_every_steps=20)
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert losses[-1] < losses[0] - 0.05
+
+
+class PowerCutError(Exception):
+    """What ends a process in the middle of a step."""
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, straight: tuple[dict[str, Any], Path]
+) -> None:
+    """The last checkpoint is of step 10; weights, optimiser and dropout go on from there, with the pairs of step 11."""
+
+    def cut(_: Any) -> float:
+        raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        small_pairs.train(str(tmp_path), validate=cut, evaluate_every_steps=13)
+    assert (tmp_path / "checkpoints" / "ckpt-10.index").exists()
+    assert not (tmp_path / "checkpoints" / "ckpt-15.index").exists()
+    result = small_pairs.train(str(tmp_path), resume=True)
+    assert_same_weights(result, straight[0])
+    assert rows(tmp_path)[-1]["loss"] == pytest.approx(rows(straight[1])[-1]["loss"], rel=1e-5)
+    again = small_pairs.train(str(tmp_path), resume=True)
+    assert again == result, "a run that is done trains no more"
+
+
+def test_two_replicas_learn_what_one_learns(tmp_path: Path) -> None:
+    """On one global batch; without dropout, which each replica draws for its own rows."""
+    settings = {"dropout": 0.0, "max_steps": 12, "evaluate_every_steps": 6}
+    paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
+    finished = subprocess.run(
+        [
+            sys.executable,
+            small_pairs.__file__,
+            json.dumps({"run_dir": str(tmp_path / "two"), "replicas": 2} | settings),
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-2_000:]
+    one = small_pairs.train(str(tmp_path / "one"), **settings)
+    assert_same_weights(one, json.loads(finished.stdout.splitlines()[-1]), tolerance=2e-4)
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_it_ends_when_validation_stalls_and_has_the_best_weights(tmp_path: Path) -> None:
+    seen: list[list[np.ndarray]] = []
+    measures = iter([0.3, 0.7, 0.6, 0.7, 0.9])
+
+    def validate(encoder: Any) -> float:
+        seen.append([weight.numpy() for weight in encoder.trainable_variables])
+        return next(measures)
+
+    result = small_pairs.train(str(tmp_path), validate=validate, patience=2, max_steps=60, evaluate_every_steps=3)
+    assert (result["step"], result["best_step"], result["is_complete"]) == (12, 6, True), "no better twice: .6, .7"
+    for weight, best, last in zip(result["weights"], seen[1], seen[3], strict=True):
+        np.testing.assert_array_equal(np.array(weight, np.float32), best)
+        assert np.abs(best - last).max() > 0
+    assert [row["validation"] for row in rows(tmp_path)] == pytest.approx([0.3, 0.7, 0.6, 0.7])
+
+
+def test_cet_trains_an_observer_beside_it(tmp_path: Path) -> None:
+    result = small_pairs.train(str(tmp_path / "cet"), sampler="cet", max_steps=8)
+    other = small_pairs.train(str(tmp_path / "vns"), sampler="vns", max_steps=8)
+    assert result["is_complete"]
+    changed = [
+        np.abs(np.array(one) - np.array(two)).max()
+        for one, two in zip(result["weights"], other["weights"], strict=True)
+    ]
+    assert max(changed) > 1e-4, "the same pairs, other weights"
+    names = dict(tf.train.list_variables(str(tmp_path / "cet" / "checkpoints" / "ckpt-8")))
+    assert {name.split("/")[0] for name in names} >= {"model", "observer_model", "observer_optimizer"}
+
+
+def test_weights_of_cet_are_the_others_doubts() -> None:
+    one, other = tf.Variable([0.0, 3.0, -40.0]), tf.Variable([2.0, 40.0, -1.0])
+    is_sampled = tf.constant([False, True, True])
+    with tf.GradientTape() as tape:
+        first, second = observed_weights([one, other], is_sampled)
+        total = tf.reduce_sum(first) + tf.reduce_sum(second)
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    np.testing.assert_allclose(first, [1, 1 - sigmoid(40.0), 1 - sigmoid(-1.0)], atol=1e-6)
+    np.testing.assert_allclose(second, [1, 1 - sigmoid(3.0), 1 - sigmoid(-40.0)], atol=1e-6)
+    assert tape.gradient(total, [one, other]) == [None, None], "no model learns to doubt"
+    assert observed_weights([one], is_sampled) == [None]
+
+
+def test_what_is_refused(tmp_path: Path, straight: tuple[dict[str, Any], Path]) -> None:
+    with pytest.raises(InputError, match="holds checkpoints of another training"):
+        small_pairs.train(str(straight[1]))
+    with pytest.raises(InputError, match="does not fit this configuration"):
+        small_pairs.train(str(straight[1]), resume=True, dim=20, max_steps=40)
+    with pytest.raises(InputError, match=r"relevance.batch_size = 80: must be at most 72"):
+        small_pairs.train(str(tmp_path), batch_size=80, pool_size=100)

@@ -1,0 +1,302 @@
+"""The stories of `uepp relevance train` and `evaluate`: judged pairs → bi-encoder → cross-encoder → measures."""
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  registers the operations of the tokeniser
+from rich.console import Console
+
+import uepp
+from uepp.artifacts import atomic_directory, check_manifest, read_json, write_json, write_manifest
+from uepp.config import Config, RelevanceConfig, load_config
+from uepp.data.schema import read_products
+from uepp.errors import InputError
+from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs, no_embeddings
+from uepp.relevance.cross_encoder import CrossEncoder, learn_vocabulary, make_cross_encoder
+from uepp.relevance.judged import Judged, read_judged
+from uepp.relevance.measures import NDCG_AT, pair_auroc, query_ndcg
+from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION
+from uepp.relevance.part_pairs import PartPairs, part_pairs
+from uepp.relevance.samplers import make_sampler
+from uepp.relevance.steps import Steps
+from uepp.relevance.training import fit, logits_of
+from uepp.runs.directory import COSTS, announced, check_run, checked_data, open_run
+from uepp.runs.strategies import choose_strategy, num_workers
+
+COMMAND = "relevance train"
+CROSS_ENCODER = "cross_encoder"
+"""Folder of a run with the SavedModel: `query` and `product` strings in, `score` and `logit` out."""
+
+_FACTS = "cross_encoder.json"
+_FREE = ("max_steps", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints")
+
+
+class Trained(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        step: steps done since the start of the run.
+        is_complete: False where a signal stopped it; resume it to go on.
+        metrics: what `metrics.json` holds; none before the end.
+    """
+
+    step: int
+    is_complete: bool
+    metrics: dict[str, Any] | None
+
+
+def train_relevance(
+    config: Config, run_dir: Path, console: Console, *, resume: bool = False, verbose: int = 1
+) -> Trained:
+    """Data → judged pairs → the bi-encoder's vectors → cross-encoder → measures on held-out queries, in `run_dir`.
+
+    Raises:
+        InputError: bad data, settings or directory.
+    """
+    if num_workers() > 1:
+        raise InputError("TF_CONFIG: describes several workers; uepp relevance runs on one machine, unset TF_CONFIG")
+    strategy = choose_strategy()
+    settings = config.relevance
+    check_run(config, run_dir, COMMAND, resume=resume, fixed=("marketplace", "data"), free="relevance.*")
+    if resume:
+        _refuse_changes(config, run_dir)
+
+    # ------------------------------------------------------------------------------------------ data
+    with announced(console, "data", run_dir=run_dir):
+        if (run_dir / "pairs.parquet").is_file():
+            pairs = PartPairs.load(run_dir / "pairs.parquet")
+            open_run(config, run_dir, COMMAND, resume=True)
+        else:
+            data_dir, _ = checked_data(config, run_dir, console)
+            pairs = part_pairs(judged_pairs(data_dir, config), settings)
+            if settings.bi_encoder is not None:
+                check_bi_encoder(settings.bi_encoder)
+            open_run(config, run_dir, COMMAND, resume=resume)  # only now: bad data leaves no half-made run behind
+            write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), "data": str(data_dir.resolve())})
+            pairs.save(run_dir / "pairs.parquet")
+        console.print(f"  {_sizes(pairs)}", highlight=False)
+
+    try:
+        # -------------------------------------------------------------------------------- bi-encoder
+        with announced(console, "bi-encoder", run_dir=run_dir):
+            embeddings = embeddings_of(settings.bi_encoder, pairs, run_dir / "bi_encoder")
+
+        # ------------------------------------------------------------------------------------- words
+        if settings.encoder is None:
+            with announced(console, "words", run_dir=run_dir):
+                number = _vocabulary(settings, pairs, run_dir / "vocabulary")
+                console.print(f"  {number:,} words", highlight=False)
+        labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
+        sampler = make_sampler(
+            settings.sampler,
+            num_negatives=settings.num_negatives,
+            temperature=settings.temperature,
+            max_similarity=settings.max_similarity,
+        )
+        steps = Steps(
+            labelled, pairs.texts.queries, pairs.texts.products, sampler,
+            batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
+        )  # fmt: skip
+        if not resume:
+            make_cross_encoder(settings, run_dir / "vocabulary", settings.seed)  # before hours of anything
+    except InputError:
+        if not resume:
+            shutil.rmtree(run_dir)  # bad input that shows late leaves no half-made run behind
+        raise
+
+    # -------------------------------------------------------------------------------------- training
+    with announced(console, "training", run_dir=run_dir, adds=resume):
+        validated = pairs.rows(VALIDATION)
+        fitted = fit(
+            lambda seed: make_cross_encoder(settings, run_dir / "vocabulary", seed),
+            steps,
+            settings,
+            run_dir,
+            strategy=strategy,
+            validate=(lambda encoder: _ndcg_at_10(encoder, pairs, validated)) if len(validated) else None,
+            resume=resume,
+            verbose=verbose,
+        )
+        if not fitted.is_complete:
+            return Trained(fitted.step, False, None)
+
+    # -------------------------------------------------------------------------------------- export
+    with announced(console, "export", run_dir=run_dir):
+        _write_cross_encoder(fitted.encoder, settings, run_dir)
+    seconds = read_json(run_dir / COSTS)["seconds"]["training"]
+    write_json(
+        run_dir / "training.json",
+        {"steps": fitted.step, "best_step": fitted.best_step, "seconds": seconds, **speed(run_dir / "logs")},
+    )
+    return Trained(fitted.step, True, evaluate_relevance(run_dir, console))
+
+
+def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
+    """Measures on the run's held-out queries: of its cross-encoder, and of the bi-encoder alone (BHNS Table 3).
+
+    Returns:
+        What `metrics.json` holds: `systems` by name, numbers of queries and pairs, and facts of the training.
+
+    Raises:
+        InputError: not a finished run.
+    """
+    config, pairs, embeddings = read_relevance_run(run_dir)
+    with announced(console, "evaluation"):
+        score = load_cross_encoder_scores(run_dir / CROSS_ENCODER)
+        rows = pairs.rows(EVALUATION)
+        texts = pairs.texts
+        query, product = texts.query[rows], texts.product[rows]
+        scores = {
+            "cross_encoder": score([texts.queries[row] for row in query], [texts.products[row] for row in product])
+        }
+        if config.relevance.bi_encoder is not None:
+            scores["bi_encoder"] = _cosines(embeddings, query, product)
+        gains = pairs.evaluation_labels[rows]
+        metrics = {
+            "systems": {name: _measures(values, gains, query) for name, values in scores.items()},
+            "sampler": config.relevance.sampler,
+            "num_queries": len(np.unique(query)),
+            "num_pairs": len(rows),
+            "num_random_pairs": int(pairs.is_random[rows].sum()),
+            "share_relevant": float((gains >= 0.5).mean()),
+            "training": read_json(run_dir / "training.json"),
+        }
+        write_json(run_dir / "metrics.json", metrics)
+    return metrics
+
+
+def load_cross_encoder_scores(directory: Path) -> Callable[[Sequence[str], Sequence[str]], np.ndarray]:
+    """The logits of a saved cross-encoder: texts of queries and products [P] each, to float32 [P].
+
+    Raises:
+        InputError: it is not there, or a file differs from its manifest.
+    """
+    if not (directory / "saved_model.pb").is_file():
+        raise InputError(
+            f"{directory}: no cross-encoder; finish the run: uepp relevance train --run {directory.parent} --resume"
+        )
+    check_manifest(directory)
+    model = tf.saved_model.load(str(directory))
+    return lambda queries, products: logits_of(model, queries, products)
+
+
+def speed(logs: Path) -> dict[str, float]:
+    """Pairs a second, and the sampler's share of a step, of a training's log.
+
+    The share is processor time of drawing the pool and choosing from it, over the wall time of a step; the sampler
+    works beside the step, so it is what it would cost if it did not.
+    """
+    with (logs / "training.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if float(row["step_seconds"]) > 0]
+    if not rows:
+        return {}
+    step = float(np.median([float(row["step_seconds"]) for row in rows]))
+    sampler = float(np.median([float(row["sampler_seconds"]) for row in rows]))
+    return {
+        "pairs_per_second": float(np.median([float(row["pairs_per_second"]) for row in rows])),
+        "step_seconds": step,
+        "sampler_seconds": sampler,
+        "sampler_share": sampler / step,
+    }
+
+
+def judged_pairs(data_dir: Path, config: Config) -> Judged:
+    """What is judged in a data set, with a marketplace's events before T."""
+    return read_judged(data_dir, read_products(data_dir), config.data, config.relevance)
+
+
+def embeddings_of(bi_encoder: str | None, pairs: PartPairs, folder: Path | None) -> Embeddings:
+    """All vectors, from the run where it has them already."""
+    if bi_encoder is None:
+        return no_embeddings(pairs.texts)
+    if folder is not None and folder.is_dir():
+        return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
+    embeddings = embed_pairs(bi_encoder, pairs.texts)
+    if folder is not None:
+        with atomic_directory(folder) as temporary:
+            np.save(temporary / "queries.npy", embeddings.queries)
+            np.save(temporary / "products.npy", embeddings.products)
+    return embeddings
+
+
+def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
+    """Words of the queries and products that are trained on."""
+    if not folder.is_dir():
+        rows = pairs.rows(TRAIN)
+        texts = [pairs.texts.queries[row] for row in np.unique(pairs.texts.query[rows])]
+        texts += [pairs.texts.products[row] for row in np.unique(pairs.texts.product[rows])]
+        with atomic_directory(folder) as temporary:
+            learn_vocabulary(texts, temporary, config.vocabulary_size)
+    return len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+
+
+def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, run_dir: Path) -> None:
+    facts = {"fields": list(config.fields), "max_tokens": config.max_tokens, "sampler": config.sampler}
+    with atomic_directory(run_dir / CROSS_ENCODER) as folder:
+        encoder.save(folder)
+        write_json(folder / _FACTS, facts)
+        run_id = read_json(run_dir / "run.json")["run_id"]
+        write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__)
+
+
+def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs, Embeddings]:
+    """Configuration, pairs and vectors of a run.
+
+    Raises:
+        InputError: not a run of `uepp relevance train`.
+    """
+    facts = read_json(run_dir / "run.json") if (run_dir / "run.json").is_file() else {}
+    if facts.get("command") != COMMAND or not (run_dir / "pairs.parquet").is_file():
+        raise InputError(f"{run_dir}: not a run of uepp {COMMAND}; make one with: uepp {COMMAND} --run {run_dir}")
+    config = load_config(str(run_dir / "config.yaml"))
+    pairs = PartPairs.load(run_dir / "pairs.parquet")
+    return config, pairs, embeddings_of(config.relevance.bi_encoder, pairs, run_dir / "bi_encoder")
+
+
+def _refuse_changes(config: Config, run_dir: Path) -> None:
+    """A resumed run keeps what its checkpoint was made with."""
+    old, new = (each.relevance.model_dump() for each in (load_config(str(run_dir / "config.yaml")), config))
+    for key in old.keys() - set(_FREE):
+        if old[key] != new[key]:
+            raise InputError(
+                f"{run_dir}: --resume with relevance.{key} = {new[key]!r}, the run has {old[key]!r}; only "
+                f"{', '.join(_FREE)} may change in a run, start a new one with --run"
+            )
+
+
+def _sizes(pairs: PartPairs) -> str:
+    texts = []
+    for name in (TRAIN, VALIDATION, EVALUATION):
+        rows = pairs.rows(name)
+        if len(rows):
+            queries = len(np.unique(pairs.texts.query[rows]))
+            texts.append(
+                f"{name}: {len(rows):,} pairs of {queries:,} queries ({pairs.is_random[rows].mean():.1%} random)"
+            )
+    return "; ".join(texts)
+
+
+def _cosines(embeddings: Embeddings, query: np.ndarray, product: np.ndarray) -> np.ndarray:
+    units = []
+    for vectors, rows in ((embeddings.queries, query), (embeddings.products, product)):
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        units.append((vectors / np.maximum(length, 1e-12))[rows])
+    return np.einsum("nd,nd->n", *units)
+
+
+def _measures(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float]:
+    found = {f"ndcg@{k}": query_ndcg(scores, gains, query, k) for k in NDCG_AT}
+    return {**found, "auroc": pair_auroc(scores, gains >= 0.5)}
+
+
+def _ndcg_at_10(encoder: CrossEncoder, pairs: PartPairs, rows: np.ndarray) -> float:
+    texts = pairs.texts
+    query = texts.query[rows]
+    products = [texts.products[row] for row in texts.product[rows]]
+    scores = logits_of(encoder, [texts.queries[row] for row in query], products)
+    return query_ndcg(scores, pairs.evaluation_labels[rows], query, 10)

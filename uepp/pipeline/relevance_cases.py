@@ -1,0 +1,121 @@
+"""The story of `uepp relevance cases`: what samplers choose, and how much of it is wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from uepp.artifacts import read_json
+from uepp.config import BLIND_SAMPLERS, SAMPLER_NAMES, Config, RelevanceConfig
+from uepp.data.marketplace.truth import Truth
+from uepp.errors import InputError
+from uepp.pipeline.relevance import embeddings_of, judged_pairs, read_relevance_run
+from uepp.relevance.candidates import LabelledPairs
+from uepp.relevance.judged import Judged
+from uepp.relevance.pairs import TRAIN
+from uepp.relevance.part_pairs import PartPairs, part_pairs
+from uepp.relevance.sampled import false_negative_shares, sampled_for
+from uepp.runs.directory import announced, checked_data
+
+
+def cases(
+    console: Console,
+    *,
+    run_dir: Path | None = None,
+    config: Config | None = None,
+    queries: Sequence[str] = (),
+    number: int = 3,
+    samplers: Sequence[str] = ("vns", "hns", "bhns"),
+    numbers: Sequence[int] = (2, 4, 8),
+    pool_sizes: Sequence[int] = (),
+    num_steps: int = 50,
+) -> dict[str, Any]:
+    """Sampled negatives of some training queries (BHNS Table 4); on a marketplace, the share of false negatives.
+
+    Args:
+        console: for progress.
+        run_dir: a run of `uepp relevance train`; none: `config` and its data.
+        config: where there is no run.
+        queries: training queries by text; none: `number` are drawn by the seed.
+        number: how many.
+        samplers: by name.
+        numbers: K of the shares.
+        pool_sizes: of the shares; none: the configuration's.
+        num_steps: steps of which negatives are counted.
+
+    Returns:
+        `cases`: for each query and sampler the negatives with label, and `relevance` where the truth is known;
+        `false_negatives`: rows of `uepp.relevance.sampled.false_negative_shares`, where it is.
+
+    Raises:
+        InputError: unknown queries or samplers, bad data or settings.
+    """
+    for name in samplers:
+        if name not in SAMPLER_NAMES:
+            raise InputError(f"--samplers {name}: must be some of {', '.join(SAMPLER_NAMES)}")
+    if run_dir is not None:
+        config, pairs, embeddings = read_relevance_run(run_dir)
+        data_dir = Path(read_json(run_dir / "run.json")["data"])
+        has_truth = (data_dir / "truth" / "world.json").is_file()
+        judged = Judged(pairs.texts, config.relevance.truth_levels, Truth.load(data_dir) if has_truth else None)
+    else:
+        assert config is not None
+        with announced(console, "data"):
+            data_dir, _ = checked_data(config, Path("runs") / "cases", console)
+            read = judged_pairs(data_dir, config)
+            pairs = part_pairs(read, config.relevance)
+            judged = Judged(pairs.texts, config.relevance.truth_levels, read.truth)
+        with announced(console, "bi-encoder"):
+            embeddings = embeddings_of(config.relevance.bi_encoder, pairs, None)
+    settings = config.relevance
+    if settings.bi_encoder is None and (blind := set(samplers) - BLIND_SAMPLERS):
+        raise InputError(f"--samplers {sorted(blind)[0]}: looks at similarities; relevance.bi_encoder is none")
+    labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
+    chosen = _chosen(pairs, labelled.queries, queries, number, settings.seed)
+    found: dict[str, Any] = {"cases": _cases(pairs, judged, labelled, chosen, samplers, settings)}
+    if judged.truth is not None:
+        with announced(console, "false negatives"):
+            found["false_negatives"] = false_negative_shares(
+                labelled, judged.is_false_negative, samplers, numbers, pool_sizes or [settings.pool_size], settings,
+                num_steps,
+            )  # fmt: skip
+    return found
+
+
+def _chosen(pairs: PartPairs, trained: np.ndarray, queries: Sequence[str], number: int, seed: int) -> np.ndarray:
+    """Rows of the queries that are asked for, or of some that are drawn."""
+    known = np.unique(trained)
+    if not queries:
+        return np.sort(np.random.default_rng([4, seed]).choice(known, min(number, len(known)), replace=False))
+    row_of = {pairs.texts.queries[row]: row for row in known}
+    for query in queries:
+        if query not in row_of:
+            raise InputError(f"--query {query!r}: is no training query of these data")
+    return np.array(sorted(row_of[query] for query in queries))
+
+
+def _cases(
+    pairs: PartPairs,
+    judged: Judged,
+    labelled: LabelledPairs,
+    chosen: np.ndarray,
+    samplers: Sequence[str],
+    config: RelevanceConfig,
+) -> list[dict[str, Any]]:
+    texts = pairs.texts
+    sampled = sampled_for(labelled, chosen, samplers, config)
+    found = []
+    for row in chosen:
+        for name in samplers:
+            is_own = sampled[name].queries == row
+            negatives = []
+            for product, label in zip(sampled[name].products[is_own], sampled[name].labels[is_own], strict=True):
+                product_id = texts.product_ids[product]
+                negative = {"product_id": product_id, "product": texts.products[product], "label": float(label)}
+                if judged.truth is not None:
+                    negative["relevance"] = float(judged.truth.relevance(texts.queries[row], [product_id])[0])
+                negatives.append(negative)
+            found.append({"query": texts.queries[row], "sampler": name, "negatives": negatives})
+    return found

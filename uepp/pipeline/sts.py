@@ -1,0 +1,322 @@
+"""The story of `uepp relevance sts`: samplers × K × pools × seeds on the STS Benchmark (BHNS Table 2), cell by cell."""
+
+import gc
+import itertools
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+from rich.console import Console
+
+import uepp
+from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
+from uepp.config import BLIND_SAMPLERS, RelevanceConfig
+from uepp.pipeline.relevance import speed
+from uepp.pretraining.bert import locate
+from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs, no_embeddings
+from uepp.relevance.candidates import LabelledPairs
+from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
+from uepp.relevance.measures import correlations
+from uepp.relevance.pairs import TextPairs
+from uepp.relevance.samplers import make_sampler
+from uepp.relevance.steps import Steps
+from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, read_sts
+from uepp.relevance.training import fit, logits_of
+from uepp.runs.strategies import choose_strategy
+
+MEASURES = ("pearson", "pearson_logits", "spearman", "auroc")
+PAPER = {
+    2: {"vns": (67.61, 77.05, 90.18), "hns": (66.74, 74.57, 89.24), "star": (59.95, 72.04, 88.28),
+        "false": (70.56, 77.10, 90.12), "cet": (75.87, 75.21, 88.96), "bhns": (78.32, 77.37, 90.64)},
+    4: {"vns": (67.53, 76.67, 89.99), "hns": (67.09, 74.11, 88.93), "star": (62.93, 72.30, 88.52),
+        "false": (70.76, 76.55, 89.76), "cet": (75.78, 75.12, 88.91), "bhns": (77.97, 76.91, 90.34)},
+    8: {"vns": (67.49, 76.12, 89.90), "hns": (71.76, 74.81, 89.19), "star": (65.57, 73.01, 88.56),
+        "false": (71.85, 76.07, 89.43), "cet": (76.53, 75.45, 89.07), "bhns": (77.30, 76.37, 90.05)},
+}  # fmt: skip
+"""Pearson, Spearman and AUROC of the paper's Table 2, by K and sampler; on the test split, it seems."""
+
+_METRICS = "metrics.json"
+_OF_OTHER_DATA = {
+    "fields", "grade_levels", "truth_levels", "judged_queries", "judged_products", "random_share", "evaluation_share",
+    "validation_share", "patience", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints", "encoder",
+    "bi_encoder",
+}  # fmt: skip
+"""Settings that change nothing of a cell, or are known by their content."""
+
+
+class Cell(NamedTuple):
+    """One training.
+
+    Attributes:
+        key: what it is known by.
+        config: of the cell.
+    """
+
+    key: str
+    config: RelevanceConfig
+
+
+def run_sts(
+    directory: Path,
+    config: RelevanceConfig,
+    out: Path,
+    console: Console,
+    *,
+    split: str = "dev",
+    samplers: Sequence[str],
+    numbers: Sequence[int],
+    pool_sizes: Sequence[int],
+    num_seeds: int,
+    verbose: int = 1,
+) -> dict[str, Any] | None:
+    """Train the cells that `out` lacks, and put all together.
+
+    Nothing of the split that is reported is looked at before the last step: a cell trains for `max_steps`.
+
+    Args:
+        directory: of the STS Benchmark.
+        config: of all cells.
+        out: gets `cells/KEY/`, `results.json` and `table.md`; started again, what is there is kept.
+        console: for progress.
+        split: what is reported, dev or test.
+        samplers: by name.
+        numbers: K.
+        pool_sizes: of the pools, in labelled pairs.
+        num_seeds: seeds from `config.seed` on.
+        verbose: progress of a training, see `uepp.relevance.training.fit`.
+
+    Returns:
+        What `results.json` holds; `rows` has means (0 to 100) and standard deviations over seeds. None where a signal
+        stopped a training: the next call goes on with it.
+
+    Raises:
+        InputError: bad data or settings.
+    """
+    train, reported = read_sts(directory, "train"), read_sts(directory, split)
+    digests = [sha256(directory / f"sts-{name}.csv") for name in ("train", split)]
+    grid = _cells(config, digests, samplers, numbers, pool_sizes, num_seeds)
+    missing = list({cell.key: cell for cell in grid.values() if not _metrics(out, cell).is_file()}.values())
+    if missing:
+        strategy = choose_strategy()
+        embeddings = _embeddings(missing, train, digests, out, console)
+        vocabulary = _vocabulary(config, train, digests, out)
+        for number, cell in enumerate(missing, 1):
+            settings = cell.config
+            name = f"{settings.sampler}, K = {settings.num_negatives}, pool {settings.pool_size}, seed {settings.seed}"
+            console.print(f"[bold]{number} of {len(missing)}[/bold] {name} …", highlight=False)
+            found = _train(cell, train, reported, embeddings, vocabulary, out, strategy, verbose)
+            if found is None:
+                return None
+            figures = "  ".join(f"{measure} {found[measure]:.2f}" for measure in MEASURES)
+            console.print(f"  {figures}  ({found['seconds']:.0f} s)", highlight=False)
+    rows = _rows(grid, samplers, numbers, pool_sizes, num_seeds, config.seed, out)
+    results = {
+        "rows": rows,
+        "split": split,
+        "auroc_threshold": AUROC_GRADE,
+        "num_train_pairs": len(train),
+        "num_pairs": len(reported),
+        "uepp_version": uepp.__version__,
+    }
+    write_json(out / "results.json", results)
+    with atomic_file(out / "table.md") as path:
+        path.write_text(markdown(results), encoding="utf-8")
+    return results
+
+
+def headings() -> list[str]:
+    """Of the table of results."""
+    return ["sampler", "K", "pool", "seeds", "Pearson", "Pearson, logits", "Spearman", "AUROC", "paper: P / S / A"]
+
+
+def lines(results: dict[str, Any]) -> list[list[str]]:
+    """Cells of the table of results."""
+    found = []
+    for row in results["rows"]:
+        figures = [_figure(row[measure], row[f"{measure}_std"]) for measure in MEASURES]
+        paper = PAPER.get(row["num_negatives"], {}).get(row["sampler"])
+        beside = "–" if paper is None else " / ".join(f"{value:.2f}" for value in paper)
+        place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), str(row["num_seeds"])]
+        found.append([*place, *figures, beside])
+    return found
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    names = headings()
+    text = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    text += ["| " + " | ".join(line) + " |" for line in lines(results)]
+    text += ["", caption(results)]
+    return "\n".join(text) + "\n"
+
+
+def caption(results: dict[str, Any]) -> str:
+    """What the table is of."""
+    return (
+        f"{results['num_pairs']:,} pairs of sts-{results['split']}, trained on {results['num_train_pairs']:,}; 0 to "
+        "100, mean ± standard deviation over seeds. Pearson is of sigmoid outputs; AUROC: positive from grade "
+        f"{results['auroc_threshold']:g} of 5 on. `none` is the same for all K and pools."
+    )
+
+
+def _cells(
+    config: RelevanceConfig,
+    digests: Sequence[str],
+    samplers: Sequence[str],
+    numbers: Sequence[int],
+    pool_sizes: Sequence[int],
+    num_seeds: int,
+) -> dict[tuple[str, int, int, int], Cell]:
+    """Cells by sampler, K, pool and seed; without negatives K and pool make no difference."""
+    encoder = "scratch" if config.encoder is None else _encoder_digest(config.encoder)
+    is_blind = BLIND_SAMPLERS.issuperset(samplers)
+    bi_encoder = None if is_blind or config.bi_encoder is None else check_bi_encoder(config.bi_encoder)
+    cells = {}
+    for seed, number, pool_size, name in itertools.product(
+        range(config.seed, config.seed + num_seeds), numbers, pool_sizes, samplers
+    ):
+        own = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "seed": seed}
+        if name == "none":
+            own |= {"num_negatives": numbers[0], "pool_size": pool_sizes[0]}
+        settings = RelevanceConfig.model_validate(config.model_dump() | own)
+        counts = settings.model_dump(mode="json", exclude=_OF_OTHER_DATA)
+        if name == "none":
+            del counts["num_negatives"], counts["pool_size"]
+        seen = None if name in BLIND_SAMPLERS else bi_encoder
+        rate = settings.peak_learning_rate
+        key = fingerprint("sts", counts, rate, encoder, seen, list(digests), uepp.__version__)
+        cells[name, number, pool_size, seed] = Cell(key, settings)
+    return cells
+
+
+def _encoder_digest(source: str) -> str:
+    folder = locate(source, "relevance.encoder =")
+    return fingerprint(*(sha256(folder / name) for name in ("config.json", "vocab.txt", "model.safetensors")))
+
+
+def _metrics(out: Path, cell: Cell) -> Path:
+    return out / "cells" / cell.key / _METRICS
+
+
+def _embeddings(
+    missing: Sequence[Cell], train: TextPairs, digests: Sequence[str], out: Path, console: Console
+) -> Embeddings:
+    """Vectors of the training sentences, kept beside the cells; none where no sampler looks at them."""
+    sources = {cell.config.bi_encoder for cell in missing if cell.config.sampler not in BLIND_SAMPLERS}
+    if not sources:
+        return no_embeddings(train)
+    (source,) = sources
+    assert source is not None  # a configuration with such a sampler has one
+    folder = out / "vectors" / fingerprint(check_bi_encoder(source), digests[0])
+    if not folder.is_dir():
+        console.print("bi-encoder …")
+        embeddings = embed_pairs(source, train)
+        with atomic_directory(folder) as temporary:
+            np.save(temporary / "queries.npy", embeddings.queries)
+            np.save(temporary / "products.npy", embeddings.products)
+    return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
+
+
+def _vocabulary(config: RelevanceConfig, train: TextPairs, digests: Sequence[str], out: Path) -> Path:
+    """Words of the training sentences, from scratch."""
+    folder = out / "vocabularies" / fingerprint(config.vocabulary_size, digests[0])
+    if config.encoder is None and not folder.is_dir():
+        with atomic_directory(folder) as temporary:
+            learn_vocabulary([*train.queries, *train.products], temporary, config.vocabulary_size)
+    return folder
+
+
+def _train(
+    cell: Cell,
+    train: TextPairs,
+    reported: TextPairs,
+    embeddings: Embeddings,
+    vocabulary: Path,
+    out: Path,
+    strategy: tf.distribute.Strategy,
+    verbose: int,
+) -> dict[str, Any] | None:
+    """Train and measure one cell; its run is thrown away then, its figures stay. None: stopped by a signal."""
+    settings = cell.config
+    run_dir = out / "cells" / cell.key / "run"
+    labelled = LabelledPairs(
+        train.query, train.product, train.grades / MAX_GRADE, *embeddings, positive_above=settings.positive_above
+    )
+    sampler = make_sampler(
+        settings.sampler,
+        num_negatives=settings.num_negatives,
+        temperature=settings.temperature,
+        max_similarity=settings.max_similarity,
+    )
+    steps = Steps(
+        labelled, train.queries, train.products, sampler,
+        batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    fitted = fit(
+        lambda seed: make_cross_encoder(settings, vocabulary, seed),
+        steps, settings, run_dir, strategy=strategy, resume=True, verbose=verbose,
+    )  # fmt: skip
+    if not fitted.is_complete:
+        return None
+    seconds = time.perf_counter() - begin
+    logits = logits_of(
+        fitted.encoder,
+        [reported.queries[row] for row in reported.query],
+        [reported.products[row] for row in reported.product],
+    ).astype(np.float64)
+    is_positive = reported.grades >= AUROC_GRADE
+    of_scores = correlations(scipy.special.expit(logits), reported.grades, is_positive)
+    of_logits = correlations(logits, reported.grades, is_positive)
+    figures = (of_scores.pearson, of_logits.pearson, of_logits.spearman, of_logits.auroc)
+    found: dict[str, Any] = {
+        **{name: 100 * value for name, value in zip(MEASURES, figures, strict=True)},
+        "steps": fitted.step,
+        "seconds": seconds,
+        **speed(run_dir / "logs"),
+        "settings": settings.model_dump(mode="json"),
+    }
+    write_json(_metrics(out, cell), found)
+    shutil.rmtree(run_dir)
+    del fitted
+    gc.collect()  # graphs refer to themselves, and a grid makes many
+    return found
+
+
+def _rows(
+    grid: dict[tuple[str, int, int, int], Cell],
+    samplers: Sequence[str],
+    numbers: Sequence[int],
+    pool_sizes: Sequence[int],
+    num_seeds: int,
+    first_seed: int,
+    out: Path,
+) -> list[dict[str, Any]]:
+    rows = []
+    for number, pool_size, name in itertools.product(numbers, pool_sizes, samplers):
+        seeds = range(first_seed, first_seed + num_seeds)
+        cells = [read_json(_metrics(out, grid[name, number, pool_size, seed])) for seed in seeds]
+        row: dict[str, Any] = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": num_seeds}
+        for measure in (*MEASURES, "pairs_per_second", "sampler_share", "seconds"):
+            values = np.array([cell[measure] for cell in cells if measure in cell], np.float64)
+            row[measure] = _number(values.mean()) if len(values) else None
+            if measure in MEASURES:
+                row[f"{measure}_std"] = _number(values.std(ddof=1)) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: an encoder that says the same of all pairs has no correlation."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _figure(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"

@@ -1,0 +1,144 @@
+"""Pairs of query and product as texts, with what people said of them; the split by query, and random pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uepp.artifacts import fingerprint
+from uepp.errors import InputError
+
+TRAIN, VALIDATION, EVALUATION = PARTS = ("train", "validation", "evaluation")
+
+
+@dataclass(frozen=True, eq=False)
+class TextPairs:
+    """N judged pairs of Nq queries and Np products.
+
+    The same text of a query is the same row, since known answers are known by row; products are told apart by their
+    id, or by their text where they have none.
+
+    Attributes:
+        queries: [Nq] texts, distinct.
+        product_ids: [Np], distinct.
+        products: [Np] texts.
+        query: int64 [N], row of `queries`.
+        product: int64 [N], row of `products`.
+        grades: float64 [N], as they were given.
+    """
+
+    queries: Sequence[str]
+    product_ids: Sequence[str]
+    products: Sequence[str]
+    query: NDArray[np.int64]
+    product: NDArray[np.int64]
+    grades: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.query)
+
+
+def rows_of(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Distinct texts in the order of their first occurrence, and the row of each text among them."""
+    row_of: dict[str, int] = {}
+    rows = [row_of.setdefault(text, len(row_of)) for text in texts]
+    return list(row_of), np.array(rows, np.int64)
+
+
+def split_by_query(
+    queries: Sequence[str], evaluation_share: float, validation_share: float, seed: int
+) -> NDArray[np.int64]:
+    """The part of each query, so that no query is trained on and evaluated.
+
+    Queries that differ only in case or spaces go to the same part. It depends on a query's own text and the seed only,
+    so more data moves no query.
+
+    Args:
+        queries: [Nq] texts.
+        evaluation_share: of all queries, in (0, 1).
+        validation_share: of the others, in [0, 1).
+        seed: of the split.
+
+    Returns:
+        int64 [Nq], position in `PARTS`.
+
+    Raises:
+        InputError: a part that is wanted has no query.
+    """
+    draws = np.array([_draw(" ".join(query.lower().split()), seed) for query in queries])
+    is_evaluated = draws < evaluation_share
+    within = (draws - evaluation_share) / (1 - evaluation_share)
+    parts = np.where(is_evaluated, 2, np.where(within < validation_share, 1, 0)).astype(np.int64)
+    for part, share in ((0, 1.0), (1, validation_share), (2, evaluation_share)):
+        if share and not (parts == part).any():
+            raise InputError(f"{len(queries)} judged queries: none of them falls to {PARTS[part]}; more are needed")
+    return parts
+
+
+def random_pairs(
+    judged: TextPairs, queries: NDArray[np.int64], share: float, seed: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Queries and products that were drawn independently of each other, to be labelled 0 (BHNS 4.2.1).
+
+    What somebody judged is drawn again, and so is what was drawn before.
+
+    Args:
+        judged: all pairs.
+        queries: rows that may be drawn, of one part of the split.
+        share: how many, in relation to the part's own pairs.
+        seed: of the draws.
+
+    Returns:
+        Rows of queries and of products, int64 [round(share · pairs of the part)]; fewer where nearly all is judged.
+    """
+    is_wanted = np.zeros(len(judged.queries), bool)
+    is_wanted[queries] = True
+    number = round(share * int(is_wanted[judged.query].sum()))
+    taken = set(zip(judged.query.tolist(), judged.product.tolist(), strict=True))
+    rng = np.random.default_rng([len(seed), *seed])
+    drawn: list[tuple[int, int]] = []
+    for _ in range(20):
+        several = max(1, number - len(drawn))
+        some = rng.choice(queries, several), rng.integers(0, len(judged.products), several)
+        for pair in zip(*(rows.tolist() for rows in some), strict=True):
+            if len(drawn) < number and pair not in taken:
+                taken.add(pair)
+                drawn.append(pair)
+    query, product = np.array(drawn, np.int64).reshape(-1, 2).T
+    return query, product
+
+
+def soft_labels(
+    grades: NDArray[np.float64], levels: tuple[float, float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Grades to the paper's soft labels (BHNS 4.2.1).
+
+    | | training | evaluation |
+    |---|---|---|
+    | strongly relevant | 1 | 1 |
+    | relevant | .5 | 1 |
+    | somewhat relevant | .2 | .1 |
+    | not relevant | .1 | .1 |
+
+    The paper's annotators name one of these, and it averages the labels of several. Home Depot's grades are means of
+    several annotators already, from 1 to 3, in thirds mostly. Mapped with `levels` = 2.67, 2.33 and 2: at least 2.67
+    (of three annotators one is less than content) is strongly relevant, 2.33 relevant, 2 somewhat relevant, below not
+    relevant. These are the adapter's thresholds of purchase, cart and click, so "relevant" is the same everywhere.
+
+    Args:
+        grades: [N].
+        levels: least grade of the first three.
+
+    Returns:
+        Labels for training and for evaluation, float32 [N] each.
+    """
+    level = (grades[:, np.newaxis] >= np.array(levels)).sum(axis=1)
+    train, evaluation = np.array([0.1, 0.2, 0.5, 1.0], np.float32), np.array([0.1, 0.1, 1.0, 1.0], np.float32)
+    return train[level], evaluation[level]
+
+
+def _draw(text: str, seed: int) -> float:
+    """A number in [0, 1) of a text and a seed."""
+    return int(fingerprint("split", seed, text)[:13], 16) / 16**13

@@ -1,0 +1,111 @@
+"""What samplers choose, looked at: cases (BHNS Table 4), and how many of them are false negatives in truth."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uepp.config import RelevanceConfig
+from uepp.relevance.candidates import LabelledPairs, draw_pool
+from uepp.relevance.samplers import SampledPairs, make_sampler
+from uepp.relevance.steps import Steps
+
+IsFalseNegative = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Rows of queries and products of unlabelled pairs, to whether they are relevant in truth."""
+
+_CASE_STREAM = 1 << 40  # beyond the steps of any training
+
+
+def sampled_for(
+    labelled: LabelledPairs, queries: NDArray[np.int64], names: Sequence[str], config: RelevanceConfig
+) -> dict[str, SampledPairs]:
+    """What each sampler chooses for some queries, all from one pool.
+
+    Args:
+        labelled: pairs that are trained on.
+        queries: rows of labelled queries.
+        names: of samplers.
+        config: K, τ, size of the pool, and the seed.
+    """
+    _, batch = labelled.of(queries)
+    pool = draw_pool(labelled, batch, max(config.pool_size, len(batch)), (config.seed, _CASE_STREAM))
+    return {name: _sampler(name, config, config.num_negatives)(pool, (config.seed, _CASE_STREAM)) for name in names}
+
+
+def false_negative_shares(
+    labelled: LabelledPairs,
+    is_false_negative: IsFalseNegative,
+    names: Sequence[str],
+    numbers: Sequence[int],
+    pool_sizes: Sequence[int],
+    config: RelevanceConfig,
+    num_steps: int,
+) -> list[dict[str, Any]]:
+    """How many of the sampled negatives are relevant in truth, in the first steps of a training.
+
+    Args:
+        labelled: pairs that are trained on.
+        is_false_negative: the truth, asked once for each pair.
+        names: of samplers.
+        numbers: K.
+        pool_sizes: of the pools.
+        config: batch size, τ, and the seed.
+        num_steps: steps that are looked at.
+
+    Returns:
+        A row for each sampler, K and pool size: `num_sampled`; `share` of false negatives among them, none without any;
+        `label_of_false` and `label_of_true`, the mean label that the sampler gave to false and to true negatives.
+    """
+    rows = []
+    known: dict[tuple[int, int], bool] = {}
+    for pool_size in pool_sizes:
+        for number in numbers:
+            for name in names:
+                steps = Steps(
+                    labelled, [""] * len(labelled.query_embeddings), [""] * len(labelled.product_embeddings),
+                    _sampler(name, config, number), batch_size=min(config.batch_size, len(labelled)),
+                    pool_size=pool_size, seed=config.seed,
+                )  # fmt: skip
+                found = [steps.pairs(step) for step in range(num_steps)]
+                query, product, label = (
+                    np.concatenate([column[pairs.is_sampled] for pairs in found for column in (pairs[place],)])
+                    for place in range(3)
+                )
+                is_false = _looked_up(query, product, is_false_negative, known)
+                rows.append(
+                    {
+                        "sampler": name,
+                        "num_negatives": number,
+                        "pool_size": pool_size,
+                        "num_sampled": len(query),
+                        "share": _mean(is_false),
+                        "label_of_false": _mean(label[is_false]),
+                        "label_of_true": _mean(label[~is_false]),
+                    }
+                )
+    return rows
+
+
+def _sampler(name: str, config: RelevanceConfig, number: int) -> Any:
+    return make_sampler(
+        name, num_negatives=number, temperature=config.temperature, max_similarity=config.max_similarity
+    )
+
+
+def _looked_up(
+    query: NDArray[np.int64],
+    product: NDArray[np.int64],
+    is_false_negative: IsFalseNegative,
+    known: dict[tuple[int, int], bool],
+) -> NDArray[np.bool_]:
+    pairs = list(zip(query.tolist(), product.tolist(), strict=True))
+    new = list({pair for pair in pairs if pair not in known})
+    if new:
+        rows = np.array(new, np.int64)
+        known.update(zip(new, is_false_negative(rows[:, 0], rows[:, 1]).tolist(), strict=True))
+    return np.array([known[pair] for pair in pairs], bool)
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,60 @@
+"""STS Benchmark: pairs of sentences with grades from 0 to 5 (BHNS 4.1)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from uepp.errors import InputError
+from uepp.relevance.pairs import TextPairs, rows_of
+
+MAX_GRADE = 5.0
+AUROC_GRADE = 3.0
+"""Pairs of at least this grade are positives of AUROC; BHNS does not say which. 3: "roughly equivalent"."""
+
+SPLITS = ("dev", "test")
+_COLUMNS = "genre, file, year, id, grade, sentence 1, sentence 2"
+_GRADE, _FIRST, _SECOND = 4, 5, 6
+
+
+def read_sts(directory: Path, split: str) -> TextPairs:
+    """Sentence 1 is the query, sentence 2 the product; the grade is that of the file, 0 to 5.
+
+    Args:
+        directory: holds `sts-train.csv`, `sts-dev.csv`, `sts-test.csv` as published: tabs, no header, no quoting.
+        split: train, dev or test.
+
+    Raises:
+        InputError: the file is missing, or a line is not of this form.
+    """
+    path = directory / f"sts-{split}.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the folder of the STS Benchmark (sts-train.csv, sts-{split}.csv)")
+    first, second, grades = [], [], []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) <= _SECOND:
+            raise InputError(f"{path}: line {number} has {len(cells)} columns; expected {_COLUMNS}, between tabs")
+        grades.append(_grade(cells[_GRADE], path, number))
+        first.append(cells[_FIRST].strip())
+        second.append(cells[_SECOND].strip())
+    if not grades:
+        raise InputError(f"{path}: has no pairs")
+    queries, query = rows_of(first)
+    products, product = rows_of(second)
+    return TextPairs(queries, products, products, query, product, np.array(grades))
+
+
+def _grade(text: str, path: Path, number: int) -> float:
+    try:
+        grade = float(text)
+    except ValueError:
+        grade = -1.0
+    if not 0 <= grade <= MAX_GRADE:
+        raise InputError(f"{path}: line {number}: grade is {text!r}; it must be a number from 0 to {MAX_GRADE:g}")
+    return grade

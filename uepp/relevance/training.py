@@ -1,0 +1,264 @@
+"""Training of the cross-encoder: sampled negatives, graded labels, one global batch over all replicas, exact resume."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from threadpoolctl import threadpool_limits
+
+from uepp.config import RelevanceConfig
+from uepp.errors import InputError
+from uepp.relevance.cross_encoder import CrossEncoder, pair_losses
+from uepp.relevance.steps import Steps
+from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.logs import Log
+from uepp.runs.progress import StepReport
+from uepp.runs.rates import WarmUpThenDecay
+from uepp.runs.signals import stop_signal
+from uepp.runs.state import BestWeights, Variables, counter
+from uepp.runs.strategies import elements_of_steps
+
+_SCORED_AT_ONCE = 256
+_OBSERVER_SEED = 7_919  # added to the run's seed: another model than the one it observes
+
+
+class Fitted(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        encoder: with the best validated weights, or the last ones without validation; the last ones where it is not
+            complete.
+        step: steps done since the start of the run.
+        is_complete: False where a signal stopped it; resume it to go on.
+        best_step: of the weights in `encoder`.
+    """
+
+    encoder: CrossEncoder
+    step: int
+    is_complete: bool
+    best_step: int
+
+
+def fit(
+    build_encoder: Callable[[int], CrossEncoder],
+    steps: Steps,
+    config: RelevanceConfig,
+    run_dir: Path,
+    *,
+    strategy: tf.distribute.Strategy,
+    validate: Callable[[CrossEncoder], float] | None = None,
+    resume: bool = False,
+    verbose: int = 1,
+) -> Fitted:
+    """Train until `max_steps`, or until the validation has not improved `patience` times in a row.
+
+    A step's loss is the mean of `pair_losses` over its labelled and sampled pairs, those of all replicas. A step is a
+    function of (seed, step), and a checkpoint holds all that changes: weights, optimisers, dropout's state, the step,
+    the best weights. So a resumed run goes on as if it had not been stopped.
+
+    With the sampler `cet` a second cross-encoder, the observer, is trained beside it on the same pairs. A sampled pair
+    has weight 1 − σ(x) of the other model in the loss of each of the two: what one takes for relevant teaches the other
+    little. It is in the step, since what the sampler knows must not depend on how far the input is ahead of it.
+
+    SIGTERM and the first SIGINT finish the step, save, and return (main thread only).
+
+    Args:
+        build_encoder: makes a cross-encoder of a seed (called under the strategy's scope).
+        steps: pairs of each step.
+        config: steps, rates, when to do what.
+        run_dir: gets `checkpoints/` and `logs/`.
+        strategy: devices.
+        validate: a measure of the encoder, the higher the better; asked every `evaluate_every_steps` steps.
+        resume: go on from the newest checkpoint.
+        verbose: progress on standard error: 0 silent, 1 bar, 2 a line now and then.
+
+    Raises:
+        InputError: the batch does not split over the replicas, or checkpoints cannot be continued.
+    """
+    num_replicas = strategy.num_replicas_in_sync
+    if steps.batch_size % num_replicas:
+        raise InputError(f"relevance.batch_size = {steps.batch_size}: must divide by the {num_replicas} devices")
+    with strategy.scope():
+        seeds = [config.seed, config.seed + _OBSERVER_SEED] if config.sampler == "cet" else [config.seed]
+        trainee = _Trainee([build_encoder(seed) for seed in seeds], config, strategy)
+    checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)
+    if checkpoints.steps:
+        if not resume:
+            raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it")
+        checkpoints.restore()
+    done = int(trainee.step.numpy())
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        elements = elements_of_steps(context, done, max(0, config.max_steps - done))
+        return batch_dataset(steps, trainee.encoder, elements, num_replicas)
+
+    dataset = strategy.distribute_datasets_from_function(batches)
+    train_step = trainee.train_step(dataset.element_spec)
+    log = Log(run_dir / "logs", done)
+    report = StepReport(config.max_steps, done, "pairs", verbose)
+    is_over = trainee.is_over(done)
+    # A pool's small matrix products on several threads would wait for TensorFlow's, which have the cores.
+    with stop_signal() as stop, report.bar, threadpool_limits(1, user_api="blas"):
+        stream = iter(dataset)
+        while not is_over and not stop.is_asked:
+            loss, num_pairs = train_step(*next(stream))
+            report.add(loss, int(num_pairs))
+            done += 1
+            trainee.step.assign(done)
+            is_over = done >= config.max_steps
+            if is_over or done % config.evaluate_every_steps == 0:
+                row = report.row(done) | {"sampler_seconds": steps.sampler_seconds(), "learning_rate": trainee.rate}
+                if validate is not None:
+                    measure = validate(trainee.encoder)
+                    trainee.best.see(-measure, trainee.step)
+                    row["validation"] = measure
+                    report.show(f"validation {measure:.4f}")
+                log.add(done, row)
+                is_over = trainee.is_over(done)
+            report.advance(done, is_last=is_over or stop.is_asked)
+            if is_over or stop.is_asked or done % config.checkpoint_every_steps == 0:
+                checkpoints.save()
+    best_step = done
+    if is_over and trainee.best.step:
+        trainee.best.restore()
+        best_step = trainee.best.step
+    return Fitted(trainee.encoder, done, is_over, best_step)
+
+
+def batch_dataset(steps: Steps, encoder: CrossEncoder, elements: tf.data.Dataset, num_replicas: int) -> tf.data.Dataset:
+    """A replica's share of a step for each element of the stream.
+
+    Element e is for replica e mod P of step e ÷ P, and holds every P-th pair of it. Each replica samples the whole
+    step: that costs next to nothing, and so the step does not depend on how many there are.
+
+    Returns:
+        ids and segments int32 [n, S], labels float32 [n], is_sampled bool [n], and the pairs of the whole step, int64.
+    """
+
+    def share(element: np.ndarray) -> tuple[Any, ...]:
+        step, replica = divmod(int(element), num_replicas)
+        pairs = steps.pairs(step)
+        queries, products = steps.texts(pairs)
+        own = slice(replica, None, num_replicas)
+        return queries[own], products[own], pairs.labels[own], pairs.is_sampled[own], np.int64(len(pairs.labels))
+
+    def as_tensors(element: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        kinds = [tf.string, tf.string, tf.float32, tf.bool, tf.int64]
+        queries, products, labels, is_sampled, number = tf.numpy_function(share, [element], kinds, stateful=False)
+        queries, products, labels, is_sampled = (
+            tf.ensure_shape(column, [None]) for column in (queries, products, labels, is_sampled)
+        )
+        return *encoder.tokenize(queries, products), labels, is_sampled, tf.ensure_shape(number, [])
+
+    return elements.map(as_tensors, num_parallel_calls=2).prefetch(2)
+
+
+def logits_of(encoder: CrossEncoder, queries: Sequence[str], products: Sequence[str]) -> np.ndarray:
+    """What the cross-encoder says of pairs of texts: float32 [P], of texts [P] and [P]."""
+    # Texts of like length go together, since a batch costs what its longest pair does.
+    order = np.argsort([len(one) + len(other) for one, other in zip(queries, products, strict=True)], kind="stable")
+    logits = np.empty(len(order), np.float32)
+    for begin in range(0, len(order), _SCORED_AT_ONCE):
+        rows = order[begin : begin + _SCORED_AT_ONCE]
+        texts = ([column[row] for row in rows] for column in (queries, products))
+        logits[rows] = encoder.score(*(tf.constant(each, tf.string) for each in texts))["logit"].numpy()
+    return logits
+
+
+class _Trainee:
+    """The cross-encoder, for CET its observer too, their optimisers, and the best weights of the first."""
+
+    def __init__(
+        self, encoders: Sequence[CrossEncoder], config: RelevanceConfig, strategy: tf.distribute.Strategy
+    ) -> None:
+        self._encoders = list(encoders)
+        self._config = config
+        self._strategy = strategy
+        self._optimizers = [_optimizer(encoder, config) for encoder in encoders]
+        self.best = BestWeights(encoders[0].trainable_variables)
+        self.step = counter()
+
+    @property
+    def encoder(self) -> CrossEncoder:
+        """The one that is wanted."""
+        return self._encoders[0]
+
+    @property
+    def state(self) -> dict[str, tf.Module | tf.Variable]:
+        """All that a checkpoint holds."""
+        names = ("", "observer_")[: len(self._encoders)]
+        parts = list(zip(names, self._encoders, self._optimizers, strict=True))
+        return {
+            **{f"{name}model": Variables(encoder.variables) for name, encoder, _ in parts},
+            **{f"{name}optimizer": optimizer for name, _, optimizer in parts},
+            "step": self.step,
+            **self.best.state,
+        }
+
+    @property
+    def rate(self) -> float:
+        """The learning rate now."""
+        return float(self._optimizers[0].learning_rate.numpy())
+
+    def train_step(self, element_spec: Any) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+        """A step on a distributed batch; returns the loss of the global batch, and how many pairs it has."""
+
+        def on_replica(
+            ids: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor, is_sampled: tf.Tensor, num_pairs: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            share = 1.0 / tf.cast(num_pairs, tf.float32)
+            with tf.GradientTape() as tape:
+                logits = [encoder.logits(ids, segments, training=True) for encoder in self._encoders]
+                weights = observed_weights(logits, is_sampled)
+                losses = [
+                    share * tf.reduce_sum(pair_losses(each, labels, weight))
+                    for each, weight in zip(logits, weights, strict=True)
+                ]
+            gradients = tape.gradient(losses, [encoder.trainable_variables for encoder in self._encoders])
+            for optimizer, gradient, encoder in zip(self._optimizers, gradients, self._encoders, strict=True):
+                # adds up the replicas
+                optimizer.apply_gradients(zip(gradient, encoder.trainable_variables, strict=True))
+            return losses[0], num_pairs
+
+        def step(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            losses, num_pairs = self._strategy.run(on_replica, args=batch)
+            loss = self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+            return loss, self._strategy.experimental_local_results(num_pairs)[0]
+
+        return tf.function(step, input_signature=list(element_spec))
+
+    def is_over(self, done: int) -> bool:
+        """Whether training has nothing more to do."""
+        has_stalled = self._config.patience and self.best.num_worse >= self._config.patience
+        return done >= self._config.max_steps or bool(has_stalled)
+
+
+def observed_weights(logits: Sequence[tf.Tensor], is_sampled: tf.Tensor) -> list[tf.Tensor | None]:
+    """Weights of each model's losses: 1 − σ(x) of the other model for what was sampled, else 1; no gradient.
+
+    Args:
+        logits: x of one model, which nobody observes, or of two, float32 [P] each.
+        is_sampled: bool [P].
+
+    Returns:
+        float32 [P] for each model; none: 1.
+    """
+    if len(logits) == 1:
+        return [None]
+    others = (tf.stop_gradient(tf.sigmoid(each)) for each in reversed(logits))
+    return [tf.where(is_sampled, 1.0 - other, tf.ones_like(other)) for other in others]
+
+
+def _optimizer(encoder: CrossEncoder, config: RelevanceConfig) -> tf.keras.optimizers.Optimizer:
+    weights = encoder.trainable_variables
+    optimizer = tf.keras.optimizers.AdamW(
+        WarmUpThenDecay(config.peak_learning_rate, config.warmup_steps, config.max_steps),
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.max_gradient_norm,
+    )
+    # Shifts and gains of normalisation have one dimension; pulling them to 0 regularises nothing.
+    optimizer.exclude_from_weight_decay(var_list=[weight for weight in weights if weight.shape.rank < 2])
+    optimizer.build(weights)
+    return optimizer
