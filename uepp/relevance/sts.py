@@ -28,7 +28,7 @@ def read_sts(directory: Path, split: str) -> TextPairs:
     """
     path = directory / f"sts-{split}.csv"
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the folder of the STS Benchmark (sts-train.csv, sts-{split}.csv)")
+        raise InputError(f"{path}: no such file; give the folder of the STS Benchmark, as its files are published")
     first, second, grades = [], [], []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
