@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 import uepp
-from uepp.config import shipped_configs
+from uepp.config import Config, load_config, shipped_configs
+from uepp.errors import InputError
 
 app = typer.Typer(
     name="uepp",
@@ -80,3 +83,46 @@ def show_metrics(metrics: dict[str, Any], as_json: bool, measures: Sequence[str]
         from uepp.evaluation.table import print_table
 
         print_table(metrics, result_console, measures)
+
+
+def resolve_run(
+    config: str,
+    settings: Sequence[str] | None,
+    data: Path | None,
+    run: Path | None,
+    resume: bool,
+    *,
+    prefix: str = "",
+    extra: dict[str, Any] | None = None,
+) -> tuple[Config, Path]:
+    """The configuration and the directory of a run that is to be started or continued.
+
+    Args:
+        config: YAML file or shipped name; a resumed run has its own.
+        settings: of --set.
+        data: of --data.
+        run: of --run; none: `runs/` with a name that has the configuration's and the time.
+        resume: of --resume.
+        prefix: of that name.
+        extra: stages that other options set.
+    """
+    if resume and run is None:
+        raise InputError("--resume: give the run to continue with --run DIR")
+    if resume and run is not None and (run / "config.yaml").is_file():
+        config = str(run / "config.yaml")
+    given = {**(extra or {}), **({"data": {"path": str(data)}} if data is not None else {})}
+    resolved: Config = load_config(config, settings or (), given)
+    return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:
+    """Say that a signal ended a training, and how to go on."""
+    again = shlex.join(["uepp", *command.split(), "--run", str(run_dir), "--resume"])
+    progress_console.print(
+        f"Stopped and saved at step {step:,} of {max_steps:,}. Go on with: {again}", markup=False, soft_wrap=True
+    )
+
+
+def verbosity() -> int:
+    """Of a training's progress: 1 a bar, where somebody looks; else 2, a line now and then."""
+    return 1 if sys.stderr.isatty() else 2

@@ -1,8 +1,6 @@
 """`uepp relevance …`: a cross-encoder with sampled negatives (BHNS)."""
 
 import shlex
-import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +18,14 @@ from uepp.cli.app import (
     app,
     print_json,
     progress_console,
+    resolve_run,
     result_console,
     say,
+    say_stopped,
+    verbosity,
     working,
 )
-from uepp.config import SAMPLER_NAMES, Config, load_config
+from uepp.config import SAMPLER_NAMES, load_config
 from uepp.errors import InputError
 
 relevance_app = typer.Typer(
@@ -116,7 +117,7 @@ def sts(
 
         results = run_sts(
             directory, resolved.relevance, out, progress_console,
-            split=split, samplers=names, numbers=numbers, pool_sizes=pools, num_seeds=seeds, verbose=_verbosity(),
+            split=split, samplers=names, numbers=numbers, pool_sizes=pools, num_seeds=seeds, verbose=verbosity(),
         )  # fmt: skip
     if results is None:
         progress_console.print("Stopped and saved. The same command goes on where it was.")
@@ -155,28 +156,16 @@ def train(
     truth then judges the products that were displayed most. The run holds pairs.parquet, checkpoints/, metrics.json
     and cross_encoder/, a SavedModel that scores strings.
     """
-    if resume and run is None:
-        raise InputError("--resume: give the run to continue with --run DIR")
-    if resume and run is not None and (run / "config.yaml").is_file():
-        config = str(run / "config.yaml")
     extra = _given(encoder, layers, bi_encoder)
     if sampler is not None:
         extra["relevance"]["sampler"] = sampler
-    if data is not None:
-        extra["data"] = {"path": str(data)}
-    resolved: Config = load_config(config, settings or (), extra)
-    run_dir = run or Path("runs") / f"relevance-{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    resolved, run_dir = resolve_run(config, settings, data, run, resume, prefix="relevance-", extra=extra)
     with working():
         from uepp.pipeline.relevance import train_relevance
 
-        ended = train_relevance(resolved, run_dir, progress_console, resume=resume, verbose=_verbosity())
+        ended = train_relevance(resolved, run_dir, progress_console, resume=resume, verbose=verbosity())
     if ended.metrics is None:
-        again = shlex.join(["uepp", "relevance", "train", "--run", str(run_dir), "--resume"])
-        progress_console.print(
-            f"Stopped and saved at step {ended.step:,} of {resolved.relevance.max_steps:,}. Go on with: {again}",
-            markup=False,
-            soft_wrap=True,
-        )
+        say_stopped("relevance train", run_dir, ended.step, resolved.relevance.max_steps)
         return
     _show(ended.metrics, as_json)
     if not as_json:
@@ -326,7 +315,3 @@ def _numbers(option: str, text: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise InputError(f"{option} {text}: must be whole numbers of at least 1, with commas between them")
     return numbers
-
-
-def _verbosity() -> int:
-    return 1 if sys.stderr.isatty() else 2

@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,12 +19,14 @@ from uepp.cli.app import (
     app,
     print_json,
     progress_console,
+    resolve_run,
     result_console,
     say,
+    say_stopped,
     show_metrics,
+    verbosity,
     working,
 )
-from uepp.config import Config, load_config
 from uepp.errors import InputError
 
 
@@ -42,14 +42,15 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the two towers, export them, and compare with BM25."""
-    resolved, run_dir = _resolve(config, settings, data, run, resume)
+    _refuse_workers_without_run(run, resume)
+    resolved, run_dir = resolve_run(config, settings, data, run, resume)
 
     from uepp import pipeline
 
     with working():
-        trained = pipeline.train(resolved, run_dir, progress_console, resume=resume, verbose=_keras_verbosity())
+        trained = pipeline.train(resolved, run_dir, progress_console, resume=resume, verbose=verbosity())
         if not trained.is_complete:
-            _say_stopped("train", run_dir, trained.step, resolved.training.max_steps)
+            say_stopped("train", run_dir, trained.step, resolved.training.max_steps)
         if not (trained.is_complete and trained.is_chief):
             return
         pipeline.export(run_dir, progress_console)
@@ -89,16 +90,17 @@ def pretrain(
     """
     if source is not None and (data is not None or resume):
         raise InputError("--from: writes an encoder as it is; leave out --data and --resume")
-    resolved, run_dir = _resolve(config, settings, data, run, resume, "pretrain-")
+    _refuse_workers_without_run(run, resume)
+    resolved, run_dir = resolve_run(config, settings, data, run, resume, prefix="pretrain-")
     with working():
         from uepp.pretraining import run as pretraining
 
         if source is not None:
             result = pretraining.import_encoder(source, resolved, run_dir, progress_console)
         else:
-            ended = pretraining.pretrain(resolved, run_dir, progress_console, resume=resume, verbose=_keras_verbosity())
+            ended = pretraining.pretrain(resolved, run_dir, progress_console, resume=resume, verbose=verbosity())
             if ended.metrics is None:
-                _say_stopped("pretrain", run_dir, ended.step, resolved.pretraining.max_steps)
+                say_stopped("pretrain", run_dir, ended.step, resolved.pretraining.max_steps)
                 return
             result = ended.metrics
     if as_json:
@@ -114,31 +116,15 @@ def pretrain(
     say("Next: ", (shlex.join(arguments), "bold"))
 
 
-def _resolve(
-    config: str, settings: list[str] | None, data: Path | None, run: Path | None, resume: bool, prefix: str = ""
-) -> tuple[Config, Path]:
-    """The configuration and the directory of a run that is to be started or continued."""
-    extra = {"data": {"path": str(data)}} if data is not None else {}
-    if resume and run is None:
-        raise InputError("--resume: give the run to continue with --run DIR")
-    if run is None and "TF_CONFIG" in os.environ:
+def _refuse_workers_without_run(run: Path | None, resume: bool) -> None:
+    """Several workers have to share a run directory, so it must have been named."""
+    if run is None and not resume and "TF_CONFIG" in os.environ:
         from uepp.runs.strategies import num_workers
 
         if num_workers() > 1:
             raise InputError(
                 f"--run: needed with {num_workers()} workers (TF_CONFIG), a directory that all of them see"
             )
-    if resume and run is not None and (run / "config.yaml").is_file():
-        config = str(run / "config.yaml")
-    resolved: Config = load_config(config, settings or (), extra)
-    return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:
-    again = shlex.join(["uepp", command, "--run", str(run_dir), "--resume"])
-    progress_console.print(
-        f"Stopped and saved at step {step:,} of {max_steps:,}. Go on with: {again}", markup=False, soft_wrap=True
-    )
 
 
 def _show_pretraining(metrics: dict[str, Any]) -> None:
@@ -157,10 +143,6 @@ def _show_pretraining(metrics: dict[str, Any]) -> None:
     for index, values in ranks.items():
         table.add_row(f"over {index.replace('_', ' ')}", *(f"{values[name]:.3f}" for name in names))
     result_console.print(table)
-
-
-def _keras_verbosity() -> int:
-    return 1 if sys.stderr.isatty() else 2
 
 
 def _example_query(run_dir: Path) -> str:

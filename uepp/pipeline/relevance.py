@@ -1,7 +1,6 @@
 """The stories of `uepp relevance train` and `evaluate`: judged pairs → bi-encoder → cross-encoder → measures."""
 
 import csv
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,19 +19,25 @@ from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs,
 from uepp.relevance.cross_encoder import CrossEncoder, learn_vocabulary, make_cross_encoder
 from uepp.relevance.judged import Judged, read_judged
 from uepp.relevance.measures import NDCG_AT, pair_auroc, query_ndcg
-from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION
+from uepp.relevance.pair_scores import FACTS, RUN_FOLDER
+from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION, TextPairs
 from uepp.relevance.part_pairs import PartPairs, part_pairs
-from uepp.relevance.samplers import make_sampler
+from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.training import fit, logits_of
-from uepp.runs.directory import COSTS, announced, check_run, checked_data, open_run
+from uepp.runs.directory import (
+    COSTS,
+    add_facts,
+    announced,
+    check_run,
+    checked_data,
+    nothing_left,
+    open_run,
+    refuse_changes,
+)
 from uepp.runs.strategies import choose_strategy, num_workers
 
 COMMAND = "relevance train"
-CROSS_ENCODER = "cross_encoder"
-"""Folder of a run with the SavedModel: `query` and `product` strings in, `score` and `logit` out."""
-
-_FACTS = "cross_encoder.json"
 _FREE = ("max_steps", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints")
 
 
@@ -64,7 +69,7 @@ def train_relevance(
     settings = config.relevance
     check_run(config, run_dir, COMMAND, resume=resume, fixed=("marketplace", "data"), free="relevance.*")
     if resume:
-        _refuse_changes(config, run_dir)
+        refuse_changes(config, run_dir, "relevance", _FREE)
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data", run_dir=run_dir):
@@ -77,14 +82,14 @@ def train_relevance(
             if settings.bi_encoder is not None:
                 check_bi_encoder(settings.bi_encoder)
             open_run(config, run_dir, COMMAND, resume=resume)  # only now: bad data leaves no half-made run behind
-            write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), "data": str(data_dir.resolve())})
+            add_facts(run_dir, data=str(data_dir.resolve()))
             pairs.save(run_dir / "pairs.parquet")
         console.print(f"  {_sizes(pairs)}", highlight=False)
 
-    try:
+    with nothing_left(run_dir, resume):
         # -------------------------------------------------------------------------------- bi-encoder
         with announced(console, "bi-encoder", run_dir=run_dir):
-            embeddings = embeddings_of(settings.bi_encoder, pairs, run_dir / "bi_encoder")
+            embeddings = embeddings_of(settings.bi_encoder, pairs.texts, run_dir / "bi_encoder")
 
         # ------------------------------------------------------------------------------------- words
         if settings.encoder is None:
@@ -92,22 +97,12 @@ def train_relevance(
                 number = _vocabulary(settings, pairs, run_dir / "vocabulary")
                 console.print(f"  {number:,} words", highlight=False)
         labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
-        sampler = make_sampler(
-            settings.sampler,
-            num_negatives=settings.num_negatives,
-            temperature=settings.temperature,
-            max_similarity=settings.max_similarity,
-        )
         steps = Steps(
-            labelled, pairs.texts.queries, pairs.texts.products, sampler,
+            labelled, pairs.texts.queries, pairs.texts.products, configured_sampler(settings),
             batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
         )  # fmt: skip
         if not resume:
             make_cross_encoder(settings, run_dir / "vocabulary", settings.seed)  # before hours of anything
-    except InputError:
-        if not resume:
-            shutil.rmtree(run_dir)  # bad input that shows late leaves no half-made run behind
-        raise
 
     # -------------------------------------------------------------------------------------- training
     with announced(console, "training", run_dir=run_dir, adds=resume):
@@ -147,7 +142,7 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
     """
     config, pairs, embeddings = read_relevance_run(run_dir)
     with announced(console, "evaluation"):
-        score = load_cross_encoder_scores(run_dir / CROSS_ENCODER)
+        score = load_cross_encoder_scores(run_dir / RUN_FOLDER)
         rows = pairs.rows(EVALUATION)
         texts = pairs.texts
         query, product = texts.query[rows], texts.product[rows]
@@ -210,13 +205,13 @@ def judged_pairs(data_dir: Path, config: Config) -> Judged:
     return read_judged(data_dir, read_products(data_dir), config.data, config.relevance)
 
 
-def embeddings_of(bi_encoder: str | None, pairs: PartPairs, folder: Path | None) -> Embeddings:
-    """All vectors, from the run where it has them already."""
+def embeddings_of(bi_encoder: str | None, texts: TextPairs, folder: Path | None) -> Embeddings:
+    """All vectors, from the folder where it has them already, else kept there."""
     if bi_encoder is None:
-        return no_embeddings(pairs.texts)
+        return no_embeddings(texts)
     if folder is not None and folder.is_dir():
         return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
-    embeddings = embed_pairs(bi_encoder, pairs.texts)
+    embeddings = embed_pairs(bi_encoder, texts)
     if folder is not None:
         with atomic_directory(folder) as temporary:
             np.save(temporary / "queries.npy", embeddings.queries)
@@ -237,9 +232,9 @@ def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
 
 def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, run_dir: Path) -> None:
     facts = {"fields": list(config.fields), "max_tokens": config.max_tokens, "sampler": config.sampler}
-    with atomic_directory(run_dir / CROSS_ENCODER) as folder:
+    with atomic_directory(run_dir / RUN_FOLDER) as folder:
         encoder.save(folder)
-        write_json(folder / _FACTS, facts)
+        write_json(folder / FACTS, facts)
         run_id = read_json(run_dir / "run.json")["run_id"]
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__)
 
@@ -255,18 +250,7 @@ def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs, Embeddings]:
         raise InputError(f"{run_dir}: not a run of uepp {COMMAND}; make one with: uepp {COMMAND} --run {run_dir}")
     config = load_config(str(run_dir / "config.yaml"))
     pairs = PartPairs.load(run_dir / "pairs.parquet")
-    return config, pairs, embeddings_of(config.relevance.bi_encoder, pairs, run_dir / "bi_encoder")
-
-
-def _refuse_changes(config: Config, run_dir: Path) -> None:
-    """A resumed run keeps what its checkpoint was made with."""
-    old, new = (each.relevance.model_dump() for each in (load_config(str(run_dir / "config.yaml")), config))
-    for key in old.keys() - set(_FREE):
-        if old[key] != new[key]:
-            raise InputError(
-                f"{run_dir}: --resume with relevance.{key} = {new[key]!r}, the run has {old[key]!r}; only "
-                f"{', '.join(_FREE)} may change in a run, start a new one with --run"
-            )
+    return config, pairs, embeddings_of(config.relevance.bi_encoder, pairs.texts, run_dir / "bi_encoder")
 
 
 def _sizes(pairs: PartPairs) -> str:

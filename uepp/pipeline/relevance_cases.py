@@ -68,7 +68,7 @@ def cases(
             pairs = part_pairs(read, config.relevance)
             judged = Judged(pairs.texts, config.relevance.truth_levels, read.truth)
         with announced(console, "bi-encoder"):
-            embeddings = embeddings_of(config.relevance.bi_encoder, pairs, None)
+            embeddings = embeddings_of(config.relevance.bi_encoder, pairs.texts, None)
     settings = config.relevance
     if settings.bi_encoder is None and (blind := set(samplers) - BLIND_SAMPLERS):
         raise InputError(f"--samplers {sorted(blind)[0]}: looks at similarities; relevance.bi_encoder is none")

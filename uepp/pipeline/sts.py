@@ -16,14 +16,14 @@ from rich.console import Console
 import uepp
 from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
 from uepp.config import BLIND_SAMPLERS, RelevanceConfig
-from uepp.pipeline.relevance import speed
+from uepp.pipeline.relevance import embeddings_of, speed
 from uepp.pretraining.bert import locate
-from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs, no_embeddings
+from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, no_embeddings
 from uepp.relevance.candidates import LabelledPairs
 from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
 from uepp.relevance.measures import correlations
 from uepp.relevance.pairs import TextPairs
-from uepp.relevance.samplers import make_sampler
+from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, read_sts
 from uepp.relevance.training import fit, logits_of
@@ -215,11 +215,7 @@ def _embeddings(
     folder = out / "vectors" / fingerprint(check_bi_encoder(source), digests[0])
     if not folder.is_dir():
         console.print("bi-encoder …")
-        embeddings = embed_pairs(source, train)
-        with atomic_directory(folder) as temporary:
-            np.save(temporary / "queries.npy", embeddings.queries)
-            np.save(temporary / "products.npy", embeddings.products)
-    return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
+    return embeddings_of(source, train, folder)
 
 
 def _vocabulary(config: RelevanceConfig, train: TextPairs, digests: Sequence[str], out: Path) -> Path:
@@ -247,14 +243,8 @@ def _train(
     labelled = LabelledPairs(
         train.query, train.product, train.grades / MAX_GRADE, *embeddings, positive_above=settings.positive_above
     )
-    sampler = make_sampler(
-        settings.sampler,
-        num_negatives=settings.num_negatives,
-        temperature=settings.temperature,
-        max_similarity=settings.max_similarity,
-    )
     steps = Steps(
-        labelled, train.queries, train.products, sampler,
+        labelled, train.queries, train.products, configured_sampler(settings),
         batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
     )  # fmt: skip
     begin = time.perf_counter()

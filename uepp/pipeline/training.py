@@ -1,6 +1,5 @@
 """The story of `uepp train`: data → mining → features → training."""
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from uepp.artifacts import atomic_directory, read_json, write_json
+from uepp.artifacts import atomic_directory, read_json
 from uepp.config import Config, TrainingConfig
 from uepp.data.mining import mine
 from uepp.data.schema import check_quality, read_products
@@ -25,7 +24,7 @@ from uepp.features.inputs import QueryFeatures
 from uepp.features.text_encoder import check_text_encoder, copy_text_encoder
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
-from uepp.runs.directory import announced, check_run, checked_data, open_run
+from uepp.runs.directory import add_facts, announced, check_run, checked_data, nothing_left, open_run
 from uepp.runs.strategies import choose_strategy, gather_numbers, is_chief
 from uepp.training.loop import fit
 
@@ -107,13 +106,9 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         facts = read_json(run_dir / "run.json")
         if facts.get("mined", mined.name) != mined.name:
             raise InputError(f"{data_dir}: has changed since this run began; start a new one with --run")
-        write_json(run_dir / "run.json", {**facts, "data": str(data_dir.resolve()), "mined": mined.name})
-        try:
+        add_facts(run_dir, data=str(data_dir.resolve()), mined=mined.name)
+        with nothing_left(run_dir, resume):
             examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
-        except InputError:
-            if not resume:
-                shutil.rmtree(run_dir)
-            raise
         console.print(
             f"  {len(examples):,} examples of {len(examples.queries):,} queries before {windows.train_end:%F}"
         )

@@ -98,11 +98,7 @@ def fit(
     with strategy.scope():
         trainee = _Trainee(build_model(), config, strategy)
     checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)
-    if checkpoints.steps:
-        if not resume:
-            raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it")
-        checkpoints.restore()
-    done = int(trainee.step.numpy())
+    done = checkpoints.start(resume)
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         elements = elements_of_steps(context, done, max(0, config.max_steps - done))

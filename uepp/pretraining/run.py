@@ -1,9 +1,6 @@
 """The stories of `uepp pretrain`: log and catalogue → pairs → pieces → T5 → its encoder; or an encoder as it is."""
 
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +11,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from uepp.artifacts import atomic_directory, atomic_file, read_json, write_json
-from uepp.config import Config, load_config
+from uepp.config import Config
 from uepp.data.mining import mine
 from uepp.data.schema import read_products
 from uepp.data.windows import resolve_windows
@@ -31,13 +28,13 @@ from uepp.pretraining.pairs import Pairs, load_pairs
 from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram_perplexity
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
-from uepp.runs.directory import announced, check_run, checked_data, open_run
+from uepp.runs.directory import add_facts, announced, check_run, checked_data, nothing_left, open_run, refuse_changes
 from uepp.runs.strategies import choose_strategy, num_workers
 
 _FIXED = ("marketplace", "data", "text")
-_FREE = {
-    "max_steps", "patience", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints", "generated_queries",
-}  # fmt: skip
+_FREE = (
+    "checkpoint_every_steps", "evaluate_every_steps", "generated_queries", "keep_checkpoints", "max_steps", "patience",
+)  # fmt: skip
 _NUM_SAMPLES = 12
 
 
@@ -69,7 +66,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
     settings = config.pretraining
     check_run(config, run_dir, "pretrain", resume=resume, fixed=_FIXED, free="pretraining.*")
     if resume:
-        _refuse_changes(config, run_dir)
+        refuse_changes(config, run_dir, "pretraining", _FREE)
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data"):
@@ -82,14 +79,11 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
         open_run(config, run_dir, "pretrain", resume=resume)  # only now: bad data leaves no half-made run behind
         console.print(f"  {data_dir}: {len(products):,} products", markup=False, soft_wrap=True)
 
-    with _nothing_left(run_dir, resume):
+    with nothing_left(run_dir, resume):
         # ------------------------------------------------------------------------------------- pairs
         with announced(console, "pairs"):
             mined = mine(data_dir, config.data, run_dir / "mined")
-            write_json(
-                run_dir / "run.json",
-                {**read_json(run_dir / "run.json"), "data": str(data_dir.resolve()), "mined": mined.name},
-            )
+            add_facts(run_dir, data=str(data_dir.resolve()), mined=mined.name)
             pairs = load_pairs(mined, products.column("product_id").to_pylist(), settings)
             texts = product_texts(products, config.text.fields)
             is_trained = ~pairs.is_held_out
@@ -209,28 +203,6 @@ def import_encoder(source: str, config: Config, run_dir: Path, console: Console)
         )
     facts = read_json(run_dir / "encoder" / "encoder.json")
     return dict(facts)
-
-
-@contextmanager
-def _nothing_left(run_dir: Path, resume: bool) -> Iterator[None]:
-    """Bad input that shows late leaves no half-made run behind."""
-    try:
-        yield
-    except InputError:
-        if not resume:
-            shutil.rmtree(run_dir)
-        raise
-
-
-def _refuse_changes(config: Config, run_dir: Path) -> None:
-    """A resumed run keeps what its checkpoint was made with."""
-    old, new = (each.pretraining.model_dump() for each in (load_config(str(run_dir / "config.yaml")), config))
-    for key in old.keys() - _FREE:
-        if old[key] != new[key]:
-            raise InputError(
-                f"{run_dir}: --resume with pretraining.{key} = {new[key]!r}, the run has {old[key]!r}; only "
-                f"{', '.join(sorted(_FREE))} may change in a run, start a new one with --run"
-            )
 
 
 def _sentencepiece(texts: list[str], pairs: Pairs, config: Config, run_dir: Path) -> bytes:

@@ -13,7 +13,8 @@ from uepp.errors import InputError
 
 FACTS = "cross_encoder.json"
 """Beside a SavedModel of `uepp relevance train`: `fields` of products that it reads; without, it reads the title."""
-_RUNS = "cross_encoder"  # folder of a run
+RUN_FOLDER = "cross_encoder"
+"""Of a run of `uepp relevance train`, with the SavedModel: strings `query`, `product` in, `score` and `logit` out."""
 _AT_ONCE = 512
 
 
@@ -37,7 +38,7 @@ class PairScores:
 
         from uepp.features.text import product_texts
 
-        self.directory = directory / _RUNS if (directory / _RUNS / "saved_model.pb").is_file() else directory
+        self.directory = directory / RUN_FOLDER if (directory / RUN_FOLDER / "saved_model.pb").is_file() else directory
         expected = "a cross-encoder is a SavedModel with strings query and product in, logit out (uepp relevance train)"
         if not (self.directory / "saved_model.pb").is_file():
             raise InputError(f"{directory}: no saved_model.pb there; {expected}")

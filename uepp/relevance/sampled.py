@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uepp.config import RelevanceConfig
 from uepp.relevance.candidates import LabelledPairs, draw_pool
-from uepp.relevance.samplers import SampledPairs, make_sampler
+from uepp.relevance.samplers import SampledPairs, Sampler, configured_sampler
 from uepp.relevance.steps import Steps
 
 IsFalseNegative = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
@@ -30,7 +30,7 @@ def sampled_for(
     """
     _, batch = labelled.of(queries)
     pool = draw_pool(labelled, batch, max(config.pool_size, len(batch)), (config.seed, _CASE_STREAM))
-    return {name: _sampler(name, config, config.num_negatives)(pool, (config.seed, _CASE_STREAM)) for name in names}
+    return {name: _sampler(config, name, config.num_negatives)(pool, (config.seed, _CASE_STREAM)) for name in names}
 
 
 def false_negative_shares(
@@ -64,13 +64,12 @@ def false_negative_shares(
             for name in names:
                 steps = Steps(
                     labelled, [""] * len(labelled.query_embeddings), [""] * len(labelled.product_embeddings),
-                    _sampler(name, config, number), batch_size=min(config.batch_size, len(labelled)),
+                    _sampler(config, name, number), batch_size=min(config.batch_size, len(labelled)),
                     pool_size=pool_size, seed=config.seed,
                 )  # fmt: skip
                 found = [steps.pairs(step) for step in range(num_steps)]
                 query, product, label = (
-                    np.concatenate([column[pairs.is_sampled] for pairs in found for column in (pairs[place],)])
-                    for place in range(3)
+                    np.concatenate([pairs[place][pairs.is_sampled] for pairs in found]) for place in range(3)
                 )
                 is_false = _looked_up(query, product, is_false_negative, known)
                 rows.append(
@@ -87,10 +86,8 @@ def false_negative_shares(
     return rows
 
 
-def _sampler(name: str, config: RelevanceConfig, number: int) -> Any:
-    return make_sampler(
-        name, num_negatives=number, temperature=config.temperature, max_similarity=config.max_similarity
-    )
+def _sampler(config: RelevanceConfig, name: str, number: int) -> Sampler:
+    return configured_sampler(config.model_copy(update={"sampler": name, "num_negatives": number}))
 
 
 def _looked_up(

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from uepp.config import SAMPLER_NAMES
+from uepp.config import SAMPLER_NAMES, RelevanceConfig
 from uepp.errors import InputError
 from uepp.relevance.candidates import Pool, Seed, generator
 from uepp.relevance.false_negatives import Floats, regularized_similarity
@@ -179,6 +179,16 @@ def make_sampler(
         is_regularized=name in ("regularized", "bhns"),
         has_pseudo_labels=name in ("pseudo_labels", "bhns"),
         temperature=temperature,
+    )
+
+
+def configured_sampler(config: RelevanceConfig) -> Sampler:
+    """The sampler of a configuration."""
+    return make_sampler(
+        config.sampler,
+        num_negatives=config.num_negatives,
+        temperature=config.temperature,
+        max_similarity=config.max_similarity,
     )
 
 

@@ -84,11 +84,7 @@ def fit(
         seeds = [config.seed, config.seed + _OBSERVER_SEED] if config.sampler == "cet" else [config.seed]
         trainee = _Trainee([build_encoder(seed) for seed in seeds], config, strategy)
     checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)
-    if checkpoints.steps:
-        if not resume:
-            raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it")
-        checkpoints.restore()
-    done = int(trainee.step.numpy())
+    done = checkpoints.start(resume)
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         elements = elements_of_steps(context, done, max(0, config.max_steps - done))

@@ -53,6 +53,18 @@ class Checkpoints:
         names = (_INDEX.fullmatch(name) for name in os.listdir(self._directory))
         return sorted(int(name[1]) for name in names if name)
 
+    def start(self, resume: bool) -> int:
+        """Begin or go on, and say with which step: the newest checkpoint's, 0 without one.
+
+        Raises:
+            InputError: there are checkpoints, and nobody asked to resume; or none of them can be restored.
+        """
+        if self.steps:
+            if not resume:
+                raise InputError(f"{self._directory}: holds checkpoints of another training; resume it or move it away")
+            self.restore()
+        return int(self._step.numpy())
+
     def save(self) -> None:
         """Save at the current step; all workers call this together."""
         step = int(self._step.numpy())

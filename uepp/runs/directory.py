@@ -1,6 +1,7 @@
 """A run's directory: where it may be, what is in it from the start, and where its data comes from."""
 
 import resource
+import shutil
 import sys
 import time
 import uuid
@@ -65,6 +66,43 @@ def open_run(config: Config, run_dir: Path, command: str, *, resume: bool) -> No
     if not resume:
         created = datetime.now().astimezone().isoformat()
         write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "command": command, "created": created})
+
+
+def refuse_changes(config: Config, run_dir: Path, stage: str, free: Sequence[str]) -> None:
+    """Refuse other settings of a stage than its run's checkpoints were made with.
+
+    Args:
+        config: with which the run is to be resumed.
+        run_dir: the run.
+        stage: of the configuration.
+        free: settings that may change.
+
+    Raises:
+        InputError: another one differs.
+    """
+    old, new = (getattr(each, stage).model_dump() for each in (load_config(str(run_dir / "config.yaml")), config))
+    for key in old.keys() - set(free):
+        if old[key] != new[key]:
+            raise InputError(
+                f"{run_dir}: --resume with {stage}.{key} = {new[key]!r}, the run has {old[key]!r}; only "
+                f"{', '.join(free)} may change in a run, start a new one with --run"
+            )
+
+
+def add_facts(run_dir: Path, **facts: str) -> None:
+    """Add what has become known to a run's `run.json`."""
+    write_json(run_dir / "run.json", {**read_json(run_dir / "run.json"), **facts})
+
+
+@contextmanager
+def nothing_left(run_dir: Path, resume: bool) -> Iterator[None]:
+    """Bad input that shows late leaves no half-made run behind."""
+    try:
+        yield
+    except InputError:
+        if not resume:
+            shutil.rmtree(run_dir)
+        raise
 
 
 def _refuse_other_command(run_dir: Path, command: str) -> None:

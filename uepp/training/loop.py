@@ -95,11 +95,7 @@ def fit(
         optimizer=trainer.optimizer,
         step=step,
     )
-    if resume and checkpoints.steps:
-        checkpoints.restore()
-    elif checkpoints.steps:
-        raise InputError(f"{run_dir / 'checkpoints'}: holds checkpoints of another training; resume it or move it away")
-    done = int(step.numpy())
+    done = checkpoints.start(resume)
     if len(found := set(gather_numbers(strategy, done))) > 1:
         raise InputError(
             f"{run_dir}: the workers found checkpoints of different steps, {sorted(found)}; all must see one directory"
