@@ -94,6 +94,21 @@ class CrossEncoder(tf.Module):
         mask = tf.cast(ids != 0, tf.int32)
         return self._call({"token_ids": ids, "segment_ids": segments, "padding_mask": mask}, training)[:, 0]
 
+    def logits_in_pieces(
+        self, ids: tf.Tensor, segments: tf.Tensor, num_pieces: int, *, training: bool = False
+    ) -> tf.Tensor:
+        """As `logits`, of rows in the order of their length, float32 [B], `num_pieces` shares one after another.
+
+        A share is as long as its last row, so few of its tokens are padding, and its states stay near the processor.
+        """
+        num_rows = tf.shape(ids)[0]
+        logits = []
+        for number in range(num_pieces):
+            rows = slice(number * num_rows // num_pieces, (number + 1) * num_rows // num_pieces)
+            longest = tf.reduce_sum(tf.cast(ids[rows][-1:] != 0, tf.int32))
+            logits.append(self.logits(ids[rows, :longest], segments[rows, :longest], training=training))
+        return tf.concat(logits, 0)
+
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, "query"), tf.TensorSpec([None], tf.string, "product")]
     )
