@@ -21,7 +21,7 @@ from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import HistoryConfig
 from uepp.errors import InputError
-from uepp.evaluation.baselines import BoostedTowers, Towers
+from uepp.evaluation.baselines import Towers
 from uepp.features.requests import RawRequests
 from uepp.retrieval.boosting import read_boosting, write_boosting
 from uepp.retrieval.index import search_exact
@@ -261,11 +261,11 @@ def test_the_boosted_system_keeps_to_the_catalogue_of_the_day(run: Path, num_pro
     queries = unit(rng.standard_normal((6, DIM)))
     raw = RawRequests([" ".join(map(str, query)) for query in queries])
     with pytest.raises(InputError, match="has no boosting; make it with: uepp boost"):
-        BoostedTowers(run / "export", HistoryConfig())
+        Towers(run / "export", HistoryConfig(), is_boosted=True)
     quality, weights = rng.standard_normal((NUM_PRODUCTS, 2)).astype(np.float32), [0.1, 0.4]
     named = [{"name": f"quality_{n}", "weight": weight} for n, weight in enumerate(weights)]
     write_boosting(run / "export", quality, {"features": named})
-    ranking = BoostedTowers(run / "export", HistoryConfig()).rank(raw, K, num_products)
+    ranking = Towers(run / "export", HistoryConfig(), is_boosted=True).rank(raw, K, num_products)
     scores = queries @ vectors_of(run)[:num_products].T + quality[:num_products] @ np.array(weights, np.float32)
     order = np.argsort(-scores, axis=1)[:, :K]
     assert ranking.tolist() == [[*row, *[-1] * (K - len(row))] for row in order.tolist()]

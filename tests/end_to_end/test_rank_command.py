@@ -140,6 +140,11 @@ def test_rank_search_and_off(run: Path, call: Call) -> None:
     assert [hit["product_id"] for hit in hits[:TOP]] == [first[place]["product_id"] for place in order]
     assert [hit["product_id"] for hit in hits] != [hit["product_id"] for hit in found]
 
+    # Evaluation of the whole search says the same of the first products as the report of their lists does.
+    systems = call("evaluate", run, "--against", "uepp_rerank", "--json").json["systems"]
+    assert systems["uepp"]["all"]["ndcg@5"] == pytest.approx(plain["ndcg@5"])
+    assert systems["uepp_rerank"]["all"]["ndcg@5"] == pytest.approx(ranked["ndcg@5"])
+
     # A second call gives the very same ranker; and it goes as it came.
     assert call("relevance", "rank", run, "--json").json == result
     assert digests(run / "export") == after
@@ -147,6 +152,7 @@ def test_rank_search_and_off(run: Path, call: Call) -> None:
     assert digests(run / "export") == before
     assert call("relevance", "rank", run, "--off", "--json").json == {"had_ranker": False}
     assert "has no ranker" in call("search", run, query, "--rerank").error
+    assert "has no ranker" in call("evaluate", run, "--against", "uepp_rerank").error
 
 
 def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path, call: Call) -> None:

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from browser import NAMES, Browser, find_browser
 from compass import directions, make_rose, make_run
+from ranked import TOP, make_ranked
 
 from uepp.config import ServingConfig
 from uepp.serving.app import create_app
@@ -254,6 +255,23 @@ def test_quality_counts_or_not(browser: Browser, tmp_path: Path) -> None:
         browser.settled()
         assert address(browser)["boosted"] == ["0"]
         assert [row["product"] for row in columns(browser)["alone"]] == plain[:SHOWN]
+
+
+def test_a_ranker_orders_the_first_products_when_wanted(browser: Browser, rose: str, tmp_path: Path) -> None:
+    browser.open(f"{rose}/?q=east")
+    assert browser.run("document.querySelector('#rerank-label').hidden") is True, "there is no ranker"
+    with served(make_ranked(tmp_path / "run")) as where:
+        browser.open(f"{where}/?q=east&clicked=p007")
+        plain = [row["product"] for row in columns(browser)["alone"]]
+        assert plain == ranked(1, 0)[:SHOWN]
+        browser.run("document.querySelector('#rerank').click()")
+        browser.settled()
+        assert address(browser)["rerank"] == ["1"]
+        found = {name: [row["product"] for row in rows] for name, rows in columns(browser).items()}
+        assert set(found["alone"][:TOP]) == set(plain[:TOP]), "the same products in another order"
+        assert found["alone"] != plain
+        assert found["alone"][TOP:] == plain[TOP:]
+        assert found["history"][0] == "p007", "what was clicked comes first"
 
 
 def test_a_run_that_reads_only_the_query_says_so(browser: Browser, tmp_path: Path) -> None:

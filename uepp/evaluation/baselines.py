@@ -17,9 +17,11 @@ from uepp.features.requests import RawRequests
 from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.bm25 import BM25
 from uepp.lexical.fusion import fuse
+from uepp.relevance.ranker import read_ranker
 from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 from uepp.retrieval.index import search_exact
+from uepp.retrieval.vectors import ProductVectors
 
 
 class System(Protocol):
@@ -31,17 +33,68 @@ class System(Protocol):
 
 
 class Towers:
-    """The run itself: exported query tower and vectors, exact search."""
+    """The run itself: exported query tower and vectors, exact search.
 
-    def __init__(self, export: Path, history: HistoryConfig) -> None:
+    Args:
+        export: of the run.
+        history: of its configuration.
+        is_boosted: search the hydrated vectors, so that quality counts (UEPPR IV).
+
+    Raises:
+        InputError: it is to be boosted, and has no boosting.
+    """
+
+    def __init__(self, export: Path, history: HistoryConfig, *, is_boosted: bool = False) -> None:
+        self._boosting = read_boosting(export) if is_boosted else None
+        if is_boosted and self._boosting is None:
+            raise InputError(f"{export}: has no boosting; make it with: uepp boost {export.parent}")
         self._history = history
         self._tower = load_tower(export / "query_tower")
         self._vectors = read_vectors(export)
+        if self._boosting is not None:
+            self._vectors = self._boosting.products(self._vectors, 0)
+
+    def embed(self, requests: RawRequests) -> np.ndarray:
+        """Of B requests, float32 [B, d], of length 1."""
+        return embed_queries(self._tower, requests, self._history)
+
+    def search(self, queries: np.ndarray, k: int, num_products: int) -> np.ndarray:
+        """The k best of the first products for what `embed` gave: int [B, k], -1 where there are fewer."""
+        asked = queries if self._boosting is None else self._boosting.queries(queries)
+        return search_exact(asked, self._vectors[:num_products], k)[0]
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        vectors = embed_queries(self._tower, requests, self._history)
-        return search_exact(vectors, self._vectors[:num_products], k)[0]
+        return self.search(self.embed(requests), k, num_products)
+
+
+class RankedTowers:
+    """The run as `uepp search --rerank` answers: its ranker orders the first products that are found (BHNS 4.3).
+
+    Args:
+        export: of the run.
+        towers: the run without the ranker.
+
+    Raises:
+        InputError: the export has no ranker, or one that does not fit.
+    """
+
+    def __init__(self, export: Path, towers: Towers) -> None:
+        ranker = read_ranker(export)
+        if ranker is None:
+            raise InputError(f"{export}: has no ranker; make it with: uepp relevance rank {export.parent}")
+        self._ranker = ranker
+        self._towers = towers
+        self._vectors = ProductVectors.open(export)
+
+    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+        """See `System`."""
+        queries, top = self._towers.embed(requests), self._ranker.top
+        rows = self._towers.search(queries, max(k, top), num_products)
+        first = rows[:, :top]
+        asked = self._ranker.features.asked(requests)
+        order = self._ranker.order(asked, first, self._vectors.similarities(queries, first))
+        return np.concatenate([np.take_along_axis(first, order, axis=1), rows[:, top:]], axis=1)[:, :k]
 
 
 class LessPersonal:
@@ -60,24 +113,6 @@ class LessPersonal:
         """See `System`."""
         told = RawRequests(requests.queries, requests.contexts if self._has_place else None)
         return self._system.rank(told, k, num_products)
-
-
-class BoostedTowers:
-    """The run with its boosting: exact search over hydrated vectors (UEPPR IV)."""
-
-    def __init__(self, export: Path, history: HistoryConfig) -> None:
-        boosting = read_boosting(export)
-        if boosting is None:
-            raise InputError(f"{export}: has no boosting; make it with: uepp boost {export.parent}")
-        self._boosting = boosting
-        self._history = history
-        self._tower = load_tower(export / "query_tower")
-        self._vectors = boosting.products(read_vectors(export), 0)
-
-    def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
-        """See `System`."""
-        vectors = self._boosting.queries(embed_queries(self._tower, requests, self._history))
-        return search_exact(vectors, self._vectors[:num_products], k)[0]
 
 
 class Lexical:

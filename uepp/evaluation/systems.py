@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from uepp.artifacts import MANIFEST, fingerprint, read_json, write_json
 from uepp.config import Config
 from uepp.errors import InputError
-from uepp.evaluation.baselines import BoostedTowers, Fusion, LessPersonal, Lexical, System, Towers, lexical_texts
+from uepp.evaluation.baselines import Fusion, LessPersonal, Lexical, RankedTowers, System, Towers, lexical_texts
 from uepp.evaluation.lexical_quality import Quality
 from uepp.evaluation.own_history import OwnHistory
 from uepp.evaluation.popularity import CategoryPopularity, Popularity
@@ -23,6 +23,7 @@ from uepp.evaluation.random_walk import RandomWalk
 from uepp.evaluation.requests import Requests
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25, BM25Settings
+from uepp.relevance.ranker import has_ranker
 from uepp.retrieval.boosting import BOOSTING
 
 _FUSED = 1_000  # results of each system that are fused, at least
@@ -146,6 +147,12 @@ def _fusion(known: Known) -> Fusion:
     return Fusion([known.towers, Lexical(known.tuned_bm25)], depth)
 
 
+def _ranked(known: Known) -> RankedTowers:
+    is_boosted = known.has(BOOSTING)
+    towers = Towers(known.export, known.config.history, is_boosted=True) if is_boosted else known.towers
+    return RankedTowers(known.export, towers)
+
+
 def _without_bm25(known: Known) -> str | None:
     if known.has("bm25.json"):
         return None
@@ -168,6 +175,12 @@ def _without_boosting(known: Known) -> str | None:
     if known.has(BOOSTING):
         return None
     return f"{known.export} has no boosting; make it with: uepp boost {known.export.parent}"
+
+
+def _without_ranker(known: Known) -> str | None:
+    if has_ranker(known.export):
+        return None
+    return f"{known.export} has no ranker; make it with: uepp relevance rank {known.export.parent}"
 
 
 def _impersonal(known: Known) -> str | None:
@@ -200,10 +213,11 @@ SYSTEMS: dict[str, Entry] = {
     "uepp": Entry("UEPPR (this run)", lambda known: known.towers),
     "uepp_boost": Entry(
         "UEPPR boost (this run)",
-        lambda known: BoostedTowers(known.export, known.config.history),
+        lambda known: Towers(known.export, known.config.history, is_boosted=True),
         _without_boosting,
         _always,
     ),
+    "uepp_rerank": Entry("UEPPR re-ranked (this run)", _ranked, _without_ranker, _always),
     "uepp_query": Entry(
         "UEPPR (this run), query alone", lambda known: LessPersonal(known.towers, has_place=False), _impersonal
     ),

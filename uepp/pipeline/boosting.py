@@ -13,7 +13,7 @@ import uepp
 from uepp.artifacts import atomic_directory, read_json, write_json
 from uepp.config import BoostingConfig, Config, load_config
 from uepp.errors import InputError
-from uepp.evaluation.baselines import BoostedTowers, Towers
+from uepp.evaluation.baselines import Towers
 from uepp.evaluation.boosting import Window, compare, plot_trade_off, trade_off
 from uepp.evaluation.recall import without_nan
 from uepp.evaluation.requests import Requests, load_requests
@@ -107,7 +107,7 @@ def boost(
     if len(report.requests):
         with announced(console, "report"):
             if is_boosted:
-                before, after = Towers(export_dir, config.history), BoostedTowers(export_dir, config.history)
+                before, after = (Towers(export_dir, config.history, is_boosted=boosted) for boosted in (False, True))
                 ks = config.evaluation.recall_at
                 result["report"] = compare(before, after, report.requests, report.segments, ks)
             if tuned.best.any():

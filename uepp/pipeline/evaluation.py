@@ -30,7 +30,7 @@ from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import announced
 
 __all__ = ["OPPONENTS", "evaluate_run"]
-_BOOSTED = "uepp_boost"
+_READ_QUALITY = ("uepp_boost", "uepp_rerank")
 
 
 def evaluate_run(
@@ -61,8 +61,9 @@ def evaluate_run(
     names = chosen_opponents(None if against is None else tuple(against), known)
     with announced(console, "requests"):
         requests, target = _requests(run_dir, export_dir, config, products, data, events, window)
-        if _BOOSTED in names:
-            _refuse_later_quality(export_dir, products, requests)
+        for name in _READ_QUALITY:
+            if name in names:
+                _refuse_later_quality(export_dir, products, requests, name)
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
         train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
         graded = _judgments_path(run_dir, data)
@@ -118,7 +119,7 @@ def _judgments_path(run_dir: Path, data: Path | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def _refuse_later_quality(export_dir: Path, products: pa.Table, requests: Requests) -> None:
+def _refuse_later_quality(export_dir: Path, products: pa.Table, requests: Requests, name: str) -> None:
     """A refreshed catalogue's quality may be newer than the requests: it would know what was bought."""
     manifest, first_day = read_json(export_dir / MANIFEST), min(requests.day.tolist())
     if "catalogue" not in manifest:
@@ -127,7 +128,7 @@ def _refuse_later_quality(export_dir: Path, products: pa.Table, requests: Reques
     if latest is not None and latest.date().isoformat() > first_day:
         raise InputError(
             f"{export_dir}: the refreshed catalogue's quality_as_of, {latest.isoformat()}, is later than requests of "
-            f"{first_day}, which would be leakage; leave {_BOOSTED} out (--against) or give later requests"
+            f"{first_day}, which would be leakage; leave {name} out (--against) or give later requests"
         )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 import uepp
 from uepp.artifacts import MANIFEST, check_manifest, read_json, write_json, write_manifest
 from uepp.config import Config, load_config
+from uepp.evaluation.baselines import Towers
 from uepp.evaluation.measures import Measured
 from uepp.evaluation.recall import report, without_nan
 from uepp.evaluation.requests import Requests, load_requests
@@ -33,10 +34,8 @@ from uepp.relevance.ranker import (
     write_ranker,
 )  # fmt: skip
 from uepp.relevance.ranking_features import Asked, RankingFeatures, Relevance
-from uepp.retrieval.boosting import read_boosting
-from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
+from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import open_export
-from uepp.retrieval.index import search_exact
 from uepp.retrieval.quality import read_quality
 from uepp.retrieval.refresh import refuse_refreshed
 from uepp.retrieval.replacing import replacing
@@ -112,8 +111,8 @@ def rank(
     # ---------------------------------------------------------------------- what is found, and known of it
     features = RankingFeatures(export_dir)
     with announced(console, "requests"):
-        tower = load_tower(export_dir / "query_tower")
-        selection, reported = (_find(run_dir, config, name, tower, features) for name in ("selection", "report"))
+        towers = Towers(export_dir, config.history, is_boosted=(export_dir / BOOSTING).exists())
+        selection, reported = (_find(run_dir, config, name, towers, features) for name in ("selection", "report"))
         is_listed = [
             float(found.is_bought.any(axis=1).mean()) if len(found.rows) else 0.0 for found in (selection, reported)
         ]
@@ -214,22 +213,17 @@ def unrank(run_dir: Path, console: Console) -> bool:
     return True
 
 
-def _find(run_dir: Path, config: Config, window: str, tower: Any, features: RankingFeatures) -> _Found:
+def _find(run_dir: Path, config: Config, window: str, towers: Towers, features: RankingFeatures) -> _Found:
     """The lists that exact search gives to a window's requests, from the catalogue as of their day."""
     export_dir, (_, _, mined) = run_dir / "export", read_run(run_dir)
-    products = pq.read_table(export_dir / "products.parquet")
-    requests = load_requests(mined / "requests.parquet", window, products)
+    requests = load_requests(mined / "requests.parquet", window, pq.read_table(export_dir / "products.parquet"))
     rows = np.full((len(requests), config.ranker.top), -1, np.int64)
     similarities = np.full(rows.shape, -np.inf, np.float32)
     if len(requests):
-        vectors, boosting = read_vectors(export_dir), read_boosting(export_dir)
-        queries = embed_queries(tower, requests.raw, config.history)
-        asked_for, indexed = queries, vectors
-        if boosting is not None:
-            asked_for, indexed = boosting.queries(queries), boosting.products(vectors, 0)
+        queries = towers.embed(requests.raw)
         for num_products in np.unique(requests.num_products).tolist():
             part = requests.num_products == num_products
-            rows[part] = search_exact(asked_for[part], indexed[:num_products], config.ranker.top)[0]
+            rows[part] = towers.search(queries[part], config.ranker.top, num_products)
         similarities = ProductVectors.open(export_dir).similarities(queries, rows)
     is_bought = np.zeros(rows.shape, bool)
     targets = requests.targets

@@ -15,6 +15,7 @@ from uepp.features.batches import endless_order
 from uepp.pretraining.t5 import query_losses
 from uepp.runs.checkpoints import Checkpoints
 from uepp.runs.logs import Log
+from uepp.runs.memory import freed_memory_kept
 from uepp.runs.progress import StepReport
 from uepp.runs.signals import stop_signal
 from uepp.runs.state import BestWeights, Variables, counter
@@ -109,7 +110,7 @@ def fit(
     log = Log(run_dir / "logs", done)
     report = StepReport(config.max_steps, done, "examples", verbose)
     is_over = trainee.is_over(done)
-    with stop_signal() as stop, report.bar:
+    with stop_signal() as stop, report.bar, freed_memory_kept():
         stream = iter(dataset)
         while not is_over and not stop.is_asked:
             report.add(train_step(*next(stream)), config.batch_size)

@@ -14,6 +14,7 @@ from uepp.relevance.cross_encoder import CrossEncoder, pair_losses
 from uepp.relevance.steps import Steps
 from uepp.runs.checkpoints import Checkpoints
 from uepp.runs.logs import Log
+from uepp.runs.memory import freed_memory_kept
 from uepp.runs.progress import StepReport
 from uepp.runs.rates import WarmUpThenDecay
 from uepp.runs.signals import stop_signal
@@ -97,7 +98,7 @@ def fit(
     report = StepReport(config.max_steps, done, "pairs", verbose)
     is_over = trainee.is_over(done)
     # A pool's small matrix products on several threads would wait for TensorFlow's, which have the cores.
-    with stop_signal() as stop, report.bar, threadpool_limits(1, user_api="blas"):
+    with stop_signal() as stop, report.bar, freed_memory_kept(), threadpool_limits(1, user_api="blas"):
         stream = iter(dataset)
         while not is_over and not stop.is_asked:
             loss, num_pairs = train_step(*next(stream))

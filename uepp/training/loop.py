@@ -15,6 +15,7 @@ from uepp.errors import InputError
 from uepp.model.towers import TwoTower
 from uepp.runs.checkpoints import Checkpoints
 from uepp.runs.logs import Log
+from uepp.runs.memory import freed_memory_kept
 from uepp.runs.signals import Stop, stop_signal
 from uepp.runs.strategies import elements_of_steps, gather_numbers, is_chief
 from uepp.training.optimizers import build_optimizer
@@ -109,7 +110,7 @@ def fit(
     with stop_signal() as stop:
         count = _CountSteps(step, settings, strategy, stop)
         report = _Report(Log(run_dir / "logs", done) if is_chief(strategy) else None, settings, done, verbose)
-        with report.bar:
+        with report.bar, freed_memory_kept():
             trainer.fit(
                 strategy.distribute_datasets_from_function(batches),
                 # One epoch: a run may begin and end anywhere, and steps are what everything is counted in.

@@ -96,7 +96,7 @@ function go() {
 
 function render() {
   const known = { country: state.place.country, shops: new Set(state.shops) };
-  const actions = about.reads_histories ? { clicked, bought } : {};
+  const actions = about.uses_histories ? { clicked, bought } : {};
   if (about.examples.length) actions.somebody = somebody;
   const focused = document.activeElement?.closest?.(".card")?.dataset.product;
   const within = document.activeElement?.closest?.(".column")?.id;
@@ -190,7 +190,7 @@ async function choose(user) {
 
 function showPerson() {
   $("query").value = state.query;
-  for (const name of ["boosted", "fusion", "prune"]) $(name).checked = state[name];
+  for (const name of ["boosted", "fusion", "rerank", "prune"]) $(name).checked = state[name];
   const select = $("person");
   select.querySelector("[data-other]")?.remove();
   if (state.person && ![...select.options].some((option) => option.value === state.person)) {
@@ -293,7 +293,7 @@ function onKey(event) {
   } else if (card && ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) {
     event.preventDefault();
     move(card, event.key)?.focus();
-  } else if (card && about.reads_histories && (event.key === "c" || event.key === "b")) {
+  } else if (card && about.uses_histories && (event.key === "c" || event.key === "b")) {
     const hit = results.flatMap((one) => one.hits).find((one) => one.product_id === card.dataset.product);
     (event.key === "c" ? clicked : bought)(hit);
   }
@@ -329,16 +329,20 @@ async function open() {
 async function start() {
   try {
     about = await ask("/about");
-    about.examples = about.reads_histories ? await ask("/people?limit=24") : [];
+    // A ranker reads both, whatever the query tower does.
+    about.uses_places = about.reads_places || about.has_ranker;
+    about.uses_histories = about.reads_histories || about.has_ranker;
+    about.examples = about.uses_histories ? await ask("/people?limit=24") : [];
     $("about").textContent = `${about.num_products.toLocaleString("en")} products, run ${about.run_id.slice(0, 8)}`;
     $("boosted-label").hidden = !about.has_boosting;
     $("fusion-label").hidden = !about.has_fusion;
+    $("rerank-label").hidden = !about.has_ranker;
     $("prune-label").hidden = about.threshold === null;
     $("prune-text").textContent = `At least ${about.threshold} similar`;
-    for (const part of ["searches", "clicked", "shops", "bought"]) $(`${part}-control`).hidden = !about.reads_histories;
-    $("place-control").hidden = !about.reads_places;
+    for (const part of ["searches", "clicked", "shops", "bought"]) $(`${part}-control`).hidden = !about.uses_histories;
+    $("place-control").hidden = !about.uses_places;
     $("person").parentElement.hidden = !about.examples.length;
-    $("who").hidden = !about.reads_places && !about.reads_histories;
+    $("who").hidden = !about.uses_places && !about.uses_histories;
     $("person").append(...about.examples.map((one) => element(
       "option", { value: one.user }, `${one.user}: ${one.searches} searches, ${one.clicks} clicks, ${one.purchases} purchases`,
     )));
@@ -352,7 +356,7 @@ $("ask").addEventListener("submit", (event) => {
   enough();
   go();
 });
-for (const name of ["boosted", "fusion", "prune"]) {
+for (const name of ["boosted", "fusion", "rerank", "prune"]) {
   $(name).addEventListener("change", (event) => { state[name] = event.target.checked; go(); });
 }
 $("unlock").addEventListener("submit", (event) => {

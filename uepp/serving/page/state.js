@@ -6,7 +6,7 @@ const NUMBERS = new Set(["latitude", "longitude"]);
 export function empty() {
   return {
     query: "", person: "", place: {}, searches: [], shops: [], clicked: [], bought: [],
-    boosted: true, fusion: false, prune: false,
+    boosted: true, fusion: false, rerank: false, prune: false,
   };
 }
 
@@ -28,6 +28,7 @@ export function toAddress(state) {
   }
   if (!state.boosted) parts.append("boosted", "0");
   if (state.fusion) parts.append("fusion", "1");
+  if (state.rerank) parts.append("rerank", "1");
   if (state.prune) parts.append("prune", "1");
   const text = parts.toString();
   return text ? `?${text}` : location.pathname;
@@ -47,6 +48,7 @@ export function fromAddress(text) {
     bought: products("bought"),
     boosted: parts.get("boosted") !== "0",
     fusion: parts.get("fusion") === "1",
+    rerank: parts.get("rerank") === "1",
     prune: parts.get("prune") === "1",
   };
   for (const name of PLACE) setPlace(state, name, parts.get(name) ?? "");
@@ -63,9 +65,12 @@ export function setPlace(state, name, text) {
 export function columns(state, about, k) {
   const base = {
     query: state.query, k, boosted: state.boosted, fusion: state.fusion && about.has_fusion,
+    rerank: state.rerank && about.has_ranker,
     min_similarity: state.prune && about.threshold !== null ? "auto" : "off",
   };
-  const placed = about.reads_places ? { ...base, ...state.place } : base;
+  // A ranker reads both, whatever the query tower does.
+  const [readsPlaces, readsHistories] = [about.reads_places || base.rerank, about.reads_histories || base.rerank];
+  const placed = readsPlaces ? { ...base, ...state.place } : base;
   const history = { ...placed };
   if (state.searches.length) history.recent_searches = state.searches;
   if (state.shops.length) history.recent_shops = state.shops;
@@ -75,17 +80,17 @@ export function columns(state, about, k) {
     { id: "alone", title: "Query alone", body: base, why: null },
     {
       id: "place", title: "+ place", body: placed,
-      why: !about.reads_places
+      why: !readsPlaces
         ? "This run’s query tower reads no places: model.query_encoders has no location."
         : hasPlace(state) ? null : "Nothing is known of where they are.",
-      offer: about.reads_places,
+      offer: readsPlaces,
     },
     {
       id: "history", title: "+ history", body: history,
-      why: !about.reads_histories
+      why: !readsHistories
         ? "This run’s query tower reads no histories: model.query_encoders has no history."
         : hasHistory(state) ? null : "Nothing is known of what they did before.",
-      offer: about.reads_histories,
+      offer: readsHistories,
     },
   ];
 }
