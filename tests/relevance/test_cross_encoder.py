@@ -106,27 +106,6 @@ def test_padding_changes_nothing(encoder: CrossEncoder) -> None:
     np.testing.assert_allclose(encoder.logits(ids[2:3, :short], segments[2:3, :short]), together[2:3], atol=1e-5)
 
 
-@pytest.mark.parametrize("num_pairs", [1, 3, 4, 9])
-def test_pieces_by_length_say_and_learn_what_the_whole_does(vocabulary: Path, num_pairs: int) -> None:
-    encoder = tiny(vocabulary, dropout=0.0)
-    queries = ["red " * (1 + row // 2) for row in range(num_pairs)]
-    ids, segments = encoder.tokenize(tf.constant(queries), tf.constant(["mug"] * num_pairs))
-    with tf.GradientTape() as tape:
-        whole = encoder.logits(ids, segments, training=True)
-    expected = tape.gradient(whole, encoder.trainable_variables)
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2)
-    def in_pieces(ids: tf.Tensor, segments: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            logits = encoder.logits_in_pieces(ids, segments, 4, training=True)
-        return logits, tape.gradient(logits, encoder.trainable_variables)
-
-    pieces, found = in_pieces(ids, segments)
-    np.testing.assert_allclose(pieces, whole, atol=1e-6)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), atol=1e-5)
-
-
 def test_losses_are_the_formula() -> None:
     x, r = np.array([-3.0, 0.0, 0.2, 80.0, -80.0, 1.0]), np.array([0.0, 0.5, 1.0, 1.0, 1.0, 0.3])
     p = 1 / (1 + np.exp(-x))

@@ -37,7 +37,9 @@ def evaluate(
             help="Opponents, comma-separated: bm25 (tuned), bm25_quality (times products' quality), bm25_stemmed, "
             "bm25_plain, bm25_title (the title only), bm25_expanded (where a model generated queries), random_walk, "
             "category_popularity, own_history, popularity, fusion (of the run and bm25), uepp_boost (where the run is "
-            "boosted), uepp_rerank (where it has a ranker). [default: all but bm25_title, popularity and fusion, as far as the data have what they need]",
+            "boosted), uepp_rerank (where it has a ranker), uepp_query and uepp_place (told less of who asks). "
+            "[default: all but bm25_title, popularity, fusion, uepp_query and uepp_place, as far as the data have what "
+            "they need]",
         ),
     ] = None,
     metrics: Annotated[

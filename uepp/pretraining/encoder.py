@@ -15,6 +15,7 @@ import tensorflow as tf
 import uepp
 from uepp.artifacts import atomic_directory, write_json, write_manifest
 from uepp.features.text_encoder import GENERATED
+from uepp.pretraining.pieces import in_pieces
 
 HiddenStates = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Ids int32 [B, S] and which of them are tokens bool [B, S], to float [B, S, d]; of padding, anything."""
@@ -60,19 +61,20 @@ class TextEncoder(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, "ids")])
     def encode(self, ids: tf.Tensor) -> tf.Tensor:
         """Masked mean over the tokens of ids int32 [B, S]: float32 [B, d], zeros for a row of padding only."""
-        # Columns that are padding in every row cost time and change nothing.
-        is_token = ids[:, : tf.maximum(1, tf.reduce_max(tf.math.count_nonzero(ids, axis=1, dtype=tf.int32)))] != 0
-        ids = ids[:, : tf.shape(is_token)[1]]
-        states = tf.cast(self._hidden_states(ids, is_token), tf.float32)
-        weight = tf.cast(is_token, tf.float32)
-        total = tf.einsum("bsd,bs->bd", states, weight)
-        mean = tf.math.divide_no_nan(total, tf.reduce_sum(weight, axis=1, keepdims=True))
-        return tf.math.l2_normalize(mean, axis=1) if self._normalize else mean
+        return in_pieces(self._means, ids)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "texts")])
     def __call__(self, texts: tf.Tensor) -> tf.Tensor:
         """Strings [B] to float32 [B, d]."""
         return self.encode(self.tokenize(texts))
+
+    def _means(self, ids: tf.Tensor) -> tf.Tensor:
+        is_token = ids != 0
+        states = tf.cast(self._hidden_states(ids, is_token), tf.float32)
+        weight = tf.cast(is_token, tf.float32)
+        total = tf.einsum("bsd,bs->bd", states, weight)
+        mean = tf.math.divide_no_nan(total, tf.reduce_sum(weight, axis=1, keepdims=True))
+        return tf.math.l2_normalize(mean, axis=1) if self._normalize else mean
 
 
 def write_text_encoder(

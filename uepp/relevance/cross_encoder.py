@@ -16,6 +16,7 @@ import tensorflow_text as tf_text
 from uepp.config import RelevanceConfig
 from uepp.errors import InputError
 from uepp.pretraining import bert
+from uepp.pretraining.pieces import in_pieces
 
 _SPECIAL = 3  # [CLS] and two [SEP]
 
@@ -91,23 +92,12 @@ class CrossEncoder(tf.Module):
 
     def logits(self, ids: tf.Tensor, segments: tf.Tensor, *, training: bool = False) -> tf.Tensor:
         """What the sigmoid is taken of, float32 [B], of ids and segments, int32 [B, S]; 0 in `ids` is padding."""
-        mask = tf.cast(ids != 0, tf.int32)
-        return self._call({"token_ids": ids, "segment_ids": segments, "padding_mask": mask}, training)[:, 0]
 
-    def logits_in_pieces(
-        self, ids: tf.Tensor, segments: tf.Tensor, num_pieces: int, *, training: bool = False
-    ) -> tf.Tensor:
-        """As `logits`, of rows in the order of their length, float32 [B], `num_pieces` shares one after another.
+        def call(ids: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+            mask = tf.cast(ids != 0, tf.int32)
+            return self._call({"token_ids": ids, "segment_ids": segments, "padding_mask": mask}, training)
 
-        A share is as long as its last row, so few of its tokens are padding, and its states stay near the processor.
-        """
-        num_rows = tf.shape(ids)[0]
-        logits = []
-        for number in range(num_pieces):
-            rows = slice(number * num_rows // num_pieces, (number + 1) * num_rows // num_pieces)
-            longest = tf.reduce_sum(tf.cast(ids[rows][-1:] != 0, tf.int32))
-            logits.append(self.logits(ids[rows, :longest], segments[rows, :longest], training=training))
-        return tf.concat(logits, 0)
+        return in_pieces(call, ids, segments)[:, 0]
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, "query"), tf.TensorSpec([None], tf.string, "product")]

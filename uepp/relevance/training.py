@@ -22,7 +22,6 @@ from uepp.runs.state import BestWeights, Variables, counter
 from uepp.runs.strategies import elements_of_steps
 
 _SCORED_AT_ONCE = 256
-_PIECES = 4  # of a replica's pairs, by length: about the fewest of which more bring little
 _OBSERVER_SEED = 7_919  # added to the run's seed: another model than the one it observes
 
 
@@ -132,8 +131,7 @@ def batch_dataset(steps: Steps, encoder: CrossEncoder, elements: tf.data.Dataset
     step: that costs next to nothing, and so the step does not depend on how many there are.
 
     Returns:
-        In the order of their lengths ids and segments int32 [n, S], labels float32 [n], is_sampled bool [n]; and the
-        pairs of the whole step, int64.
+        ids and segments int32 [n, S], labels float32 [n], is_sampled bool [n], and the pairs of the whole step, int64.
     """
 
     def share(element: np.ndarray) -> tuple[Any, ...]:
@@ -149,10 +147,7 @@ def batch_dataset(steps: Steps, encoder: CrossEncoder, elements: tf.data.Dataset
         queries, products, labels, is_sampled = (
             tf.ensure_shape(column, [None]) for column in (queries, products, labels, is_sampled)
         )
-        ids, segments = encoder.tokenize(queries, products)
-        order = tf.argsort(tf.math.count_nonzero(ids, 1), stable=True)
-        columns = (tf.gather(column, order) for column in (ids, segments, labels, is_sampled))
-        return *columns, tf.ensure_shape(number, [])
+        return *encoder.tokenize(queries, products), labels, is_sampled, tf.ensure_shape(number, [])
 
     return elements.map(as_tensors, num_parallel_calls=2).prefetch(2)
 
@@ -212,7 +207,7 @@ class _Trainee:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             share = 1.0 / tf.cast(num_pairs, tf.float32)
             with tf.GradientTape() as tape:
-                logits = [encoder.logits_in_pieces(ids, segments, _PIECES, training=True) for encoder in self._encoders]
+                logits = [encoder.logits(ids, segments, training=True) for encoder in self._encoders]
                 weights = observed_weights(logits, is_sampled)
                 losses = [
                     share * tf.reduce_sum(pair_losses(each, labels, weight))
