@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from uepp.evaluation.locality import (
@@ -14,10 +14,11 @@ from uepp.evaluation.locality import (
     first_pairs,
     is_abroad,
     of_pairs,
+    pair_bearings,
     pair_distances,
     places_of,
 )
-from uepp.features.distance import EARTH_RADIUS_KM, distance_km
+from uepp.features.distance import EARTH_RADIUS_KM, bearing, distance_km
 
 QUARTER = math.pi / 2 * 6_371.0088
 
@@ -50,6 +51,30 @@ def test_a_distance_is_the_arc_over_the_chord(one: tuple[float, float], other: t
     # both lose digits next to the antipode, where a metre of chord is kilometres of arc
     assert found == pytest.approx(chord_oracle(one, other), abs=1.0, rel=1e-9)
     assert 0 <= found <= math.pi * EARTH_RADIUS_KM + 1e-6
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.tuples(st.floats(-80, 80), st.floats(-180, 180)), st.tuples(st.floats(-80, 80), st.floats(-180, 180)))
+def test_who_goes_that_far_in_that_direction_is_there(one: tuple[float, float], other: tuple[float, float]) -> None:
+    pair = [np.array([value]) for value in (*one, *other)]
+    km, degrees = float(distance_km(*pair)[0]), float(bearing(*pair)[0])
+    assert 0 <= degrees < 360
+    assume(10 < km < 2 * QUARTER - 100)
+    north, arc, course = math.radians(one[0]), km / EARTH_RADIUS_KM, math.radians(degrees)
+    reached = math.asin(math.sin(north) * math.cos(arc) + math.cos(north) * math.sin(arc) * math.cos(course))
+    to_east = math.sin(course) * math.sin(arc) * math.cos(north)
+    east = math.radians(one[1]) + math.atan2(to_east, math.cos(arc) - math.sin(north) * math.sin(reached))
+    assert chord_oracle((math.degrees(reached), math.degrees(east)), other) < 1.0
+
+
+def test_known_directions() -> None:
+    zero, there = np.zeros(4), np.array([1.0, 0.0, -1.0, 0.0])
+    np.testing.assert_allclose(bearing(zero, zero, there, np.array([0.0, 1.0, 0.0, -1.0])), [0, 90, 180, 270])
+    assert bearing(np.array([5.0]), np.array([6.0]), np.array([5.0]), np.array([6.0]))[0] == 0
+    assert bearing(np.array([0.0]), np.array([179.0]), np.array([0.0]), np.array([-179.0]))[0] == pytest.approx(90)
+    people, products = places((0.0, 0.0, None), (None, 0.0, None)), places((0.0, 1.0, None))
+    found = pair_bearings(people, products, np.array([0, 1, 0]), np.array([0, 0, -1]))
+    np.testing.assert_allclose(found, [90, np.nan, np.nan])
 
 
 def test_known_distances() -> None:

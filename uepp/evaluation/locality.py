@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from uepp.features.distance import distance_km
+from uepp.features.distance import bearing, distance_km
 
 PERCENTILES = (50, 90, 98)
 """The paper gives the 98th."""
@@ -115,6 +115,14 @@ def pair_distances(people: Places, products: Places, person: np.ndarray, product
         people.latitude[person], people.longitude[person], products.latitude[product], products.longitude[product]
     )
     return np.where(product >= 0, km, np.nan)
+
+
+def pair_bearings(people: Places, products: Places, person: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Direction from person to product of each pair, as `pair_distances`: float64 [P] degrees, 0 is north, 90 east."""
+    degrees = bearing(
+        people.latitude[person], people.longitude[person], products.latitude[product], products.longitude[product]
+    )
+    return np.where(product >= 0, degrees, np.nan)
 
 
 def of_pairs(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pairs, pair_distances
+from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pairs, pair_bearings, pair_distances
 from uepp.evaluation.measures import MEASURES
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
@@ -87,13 +87,15 @@ class Distances(NamedTuple):
 
     Attributes:
         grid: percentiles, own country and unknown places, a row a system.
-        km: distances by label, for the figure.
+        km: distances by label, for the figures.
+        bearings: directions of the same pairs, degrees from north.
         paper: the paper's sentence.
         num_requests: that were ranked.
     """
 
     grid: Grid
     km: dict[str, np.ndarray]
+    bearings: dict[str, np.ndarray]
     paper: str
     num_requests: int
 
@@ -113,6 +115,7 @@ def distances(sample: Sample, acted: str) -> Distances | None:
     if not any(one.num_pairs for one in found.values()):
         return None
     km = {label: pair_distances(people, products, *pair) for label, pair in pairs.items()}
+    bearings = {label: pair_bearings(people, products, *pair) for label, pair in pairs.items()}
     heads = ["", *(f"{percent}% within" for percent in PERCENTILES), "own country", "pairs", "place unknown"]
     rows = [[Cell(label), *_locality(one)] for label, one in found.items()]
     told = paper.figures()["distance"]
@@ -123,6 +126,7 @@ def distances(sample: Sample, acted: str) -> Distances | None:
     return Distances(
         Grid(heads, rows),
         {label: values[~np.isnan(values)] for label, values in km.items()},
+        {label: values[~np.isnan(km[label])] for label, values in bearings.items()},
         sentence,
         len(sample.rows),
     )

@@ -8,6 +8,8 @@ import numpy as np
 from uepp.report.drawing import FOURTH, INK, LINE, OURS, SOFT, THEIRS, THIRD, Drawn, canvas
 
 _ROW = 22.0  # units of height a row
+_RINGS = (10, 100, 500, 2_000, 5_000, 10_000)  # km
+_DOTS = 400  # a panel: more would hide each other, and weigh more than the rest of the page
 
 
 class Point(NamedTuple):
@@ -127,6 +129,41 @@ def distances(km: Mapping[str, np.ndarray], k: int) -> Drawn:
         axes.set_xlabel("kilometres")
         axes.set_ylabel("share within")
         one.figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+    return one.done()
+
+
+def around(km: Mapping[str, np.ndarray], bearings: Mapping[str, np.ndarray], k: int) -> Drawn:
+    """A map with who asked in the middle: where the results of some pairs lie, north up.
+
+    Args:
+        km: by label, distances without NaN: the run's, the opponent's, the purchases'.
+        bearings: directions of the same pairs, degrees from north.
+        k: results of a request that count.
+    """
+    title = f"The first {k:,} results around who asked: a dot a result, north is up"
+    furthest = max(1.0, *(float(values.max(initial=0.0)) for values in km.values()))
+    rings = [ring for ring in _RINGS if ring < furthest][-4:] or [furthest]
+    edge = 1.06 * np.sqrt(furthest)
+    with canvas("map", title, 158) as one:
+        panels = one.figure.subplots(1, len(km))
+        for (label, values), axes, color in zip(km.items(), panels, (OURS, THEIRS, THIRD), strict=True):
+            for ring in rings:
+                round_it = np.radians(np.arange(0, 361, 6))
+                axes.plot(np.sqrt(ring) * np.sin(round_it), np.sqrt(ring) * np.cos(round_it), color=LINE, linewidth=0.8)
+            drawn = np.random.default_rng(1).permutation(len(values))[:_DOTS]
+            angle, radius = np.radians(bearings[label][drawn]), np.sqrt(values[drawn])
+            axes.plot(
+                radius * np.sin(angle), radius * np.cos(angle), "o", color=color, markersize=1.8, alpha=0.45,
+                markeredgewidth=0,
+            )  # fmt: skip
+            for ring in rings[-2:]:
+                text = f"{ring:,.0f}" + (" km" if ring == rings[-1] else "")
+                axes.annotate(text, (0, -np.sqrt(ring)), ha="center", va="center", fontsize=6.5, color=SOFT)
+            axes.set_xlim(-edge, edge)
+            axes.set_ylim(-edge, edge)
+            axes.set_aspect("equal")
+            axes.set_axis_off()
+            axes.set_title(label)
     return one.done()
 
 

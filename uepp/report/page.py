@@ -38,6 +38,7 @@ def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
     places = content.distances(sample, answer.acted(facts))
     if places is not None:
         drawn["distance"] = figures.distances(places.km, content.FIRST)
+        drawn["map"] = figures.around(places.km, places.bearings, content.FIRST)
     studied = content.studies(facts)
     for place, study in enumerate(studied):
         drawn[f"study-{place}"] = figures.ablation(
