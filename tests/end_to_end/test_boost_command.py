@@ -5,7 +5,6 @@ The towers are stand-ins: a query's text is its vector, so that the test knows w
 
 import shutil
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import Call
-from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
+from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, digests, finish_run, unit, write_requests
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import HistoryConfig
@@ -87,11 +86,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(finished: Path, tmp_path: Path) -> Path:
     """A run of its own, to boost."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def digests(directory: Path) -> dict[str, str]:
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {str(file.relative_to(directory)): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def vectors_of(run: Path) -> np.ndarray:

@@ -1,7 +1,6 @@
 """`uepp relevance rank` where buyers choose by price among what is similar, or by what only a cross-encoder knows."""
 
 import shutil
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from commands import Call
-from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
+from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, digests, finish_run, unit, write_requests
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.errors import InputError
@@ -84,11 +83,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def digests(directory: Path) -> dict[str, str]:
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {str(file.relative_to(directory)): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_rank_search_and_off(run: Path, call: Call) -> None:

@@ -1,6 +1,5 @@
 """The loop on a tiny T5: what ends it, what is kept, and that resumed and shared work is the same work."""
 
-import csv
 import json
 import math
 import os
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import small_t5
 import tensorflow as tf
+from trained import assert_same_weights, rows
 
 from uepp.errors import InputError
 from uepp.pretraining import loop
@@ -38,17 +38,6 @@ def finished(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "logs" / "training.csv").open() as stream:
-        return list(csv.DictReader(stream))
-
-
-def assert_same_weights(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-6) -> None:
-    assert len(one["weights"]) == len(other["weights"]) > 15
-    for left, right in zip(one["weights"], other["weights"], strict=True):
-        np.testing.assert_allclose(left, right, atol=tolerance)
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     run = tmp_path_factory.mktemp("straight") / "run"
@@ -59,18 +48,18 @@ def test_it_learns_and_logs(straight: tuple[dict[str, Any], Path]) -> None:
     result, run = straight
     assert (result["step"], result["is_complete"]) == (30, True)
     written = rows(run)
-    assert [int(row["step"]) for row in written] == [10, 20, 30]
+    assert [row["step"] for row in written] == [10, 20, 30]
     assert float(written[-1]["loss"]) < float(written[0]["loss"])
     assert float(written[-1]["held_out_perplexity"]) < small_t5.VOCABULARY_SIZE
-    assert all(float(row["examples_per_second"]) > 0 for row in written)
-    rates = [float(row["learning_rate"]) for row in written]
+    assert all(row["examples_per_second"] > 0 for row in written)
+    rates = [row["learning_rate"] for row in written]
     assert rates[0] > rates[1] > rates[2] == pytest.approx(0, abs=1e-4)
     assert sorted(path.name for path in (run / "checkpoints").glob("*.index")) == ["ckpt-25.index", "ckpt-30.index"]
 
 
 def test_the_best_weights_are_those_of_the_best_row(straight: tuple[dict[str, Any], Path]) -> None:
     result, run = straight
-    best = min(rows(run), key=lambda row: float(row["held_out_perplexity"]))
+    best = min(rows(run), key=lambda row: row["held_out_perplexity"])
     assert result["best_step"] == int(best["step"])
     model = small_t5.model(num_layers=1)
     for variable, weight in zip(model.trainable_variables, result["weights"], strict=True):
@@ -106,7 +95,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, straight: tu
     assert result["best_step"] == expected["best_step"]
     assert_same_weights(result, expected)
     columns = ("step", "held_out_perplexity")
-    one, other = ([[float(row[name]) for name in columns] for row in rows(each)] for each in (run, straight_run))
+    one, other = ([[row[name] for name in columns] for row in rows(each)] for each in (run, straight_run))
     np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -120,7 +109,7 @@ def test_two_replicas_learn_what_one_learns(tmp_path: Path) -> None:
     (two,) = finished(start({"run_dir": str(tmp_path / "two"), "replicas": 2, **settings}))
     one = small_t5.train(str(tmp_path / "one"), **settings)
     assert_same_weights(one, two, tolerance=2e-4)
-    first, second = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("one", "two"))
+    first, second = ([row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two"))
     np.testing.assert_allclose(first, second, rtol=1e-4)
 
 

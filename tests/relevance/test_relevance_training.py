@@ -1,6 +1,5 @@
 """The loop on a tiny cross-encoder: it learns, resumed and shared work is the same work, CET weighs as it says."""
 
-import csv
 import json
 import os
 import subprocess
@@ -12,20 +11,10 @@ import numpy as np
 import pytest
 import small_pairs
 import tensorflow as tf
+from trained import assert_same_weights, rows
 
 from uepp.errors import InputError
 from uepp.relevance.training import observed_weights
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    with (run / "logs" / "training.csv").open() as stream:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-
-
-def assert_same_weights(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-6) -> None:
-    assert len(one["weights"]) == len(other["weights"]) > 15
-    for left, right in zip(one["weights"], other["weights"], strict=True):
-        np.testing.assert_allclose(left, right, atol=tolerance)
 
 
 @pytest.fixture(scope="module")

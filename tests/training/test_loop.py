@@ -1,6 +1,5 @@
 """The loop on a tiny model: how many steps, what is logged and saved, how signals end it."""
 
-import csv
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from trained import rows
 
 from uepp.config import Config
 from uepp.errors import InputError
@@ -54,11 +54,6 @@ def weights(model: tf.keras.Model) -> list[np.ndarray]:
 
 def saved_steps(directory: Path) -> list[int]:
     return sorted(int(file.stem.removeprefix("ckpt-")) for file in (directory / "checkpoints").glob("*.index"))
-
-
-def rows(directory: Path) -> list[dict[str, str]]:
-    with (directory / "logs" / "training.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture
@@ -137,7 +132,7 @@ def test_more_steps_than_planned(tmp_path: Path) -> None:
     second = Run(max_steps=9)
     assert second.fit(tmp_path, resume=True).step == 9
     assert sorted(second.met[1:]) == [4, 5, 6, 7, 8]
-    assert [int(row["step"]) for row in rows(tmp_path)] == list(range(1, 10))
+    assert [row["step"] for row in rows(tmp_path)] == list(range(1, 10))
 
 
 def test_a_finished_run_trains_no_more(tmp_path: Path) -> None:
@@ -220,7 +215,7 @@ def test_a_signal_saves_and_ends_after_the_step(tmp_path: Path, number: signal.S
     assert not stopped.is_complete
     assert 1 <= stopped.step <= 12, "elements are made a little before their step"
     assert saved_steps(tmp_path / "stopped") == [stopped.step]
-    assert int(rows(tmp_path / "stopped")[-1]["step"]) == stopped.step
+    assert rows(tmp_path / "stopped")[-1]["step"] == stopped.step
     assert signal.getsignal(number) is before
     second = Run(**settings)
     resumed = second.fit(tmp_path / "stopped", resume=True)
@@ -245,12 +240,12 @@ def test_logs_hold_all_metrics_of_all_steps(tmp_path: Path) -> None:
     run = Run(max_steps=60, checkpoint_every_steps=100)
     run.fit(tmp_path)
     written = rows(tmp_path)
-    assert [int(row["step"]) for row in written] == list(range(3, 61, 3))
+    assert [row["step"] for row in written] == list(range(3, 61, 3))
     assert list(written[0]) == ["step", "loss", "step_seen", "examples_per_second"]
     # A step sees the number of steps before it: the mean of a row is that of its three steps.
-    assert [float(row["step_seen"]) for row in written] == [step - 2.0 for step in range(3, 61, 3)]
-    assert all(float(row["examples_per_second"]) > 0 for row in written)
-    assert np.mean([float(row["loss"]) for row in written[-5:]]) < np.mean([float(row["loss"]) for row in written[:5]])
+    assert [row["step_seen"] for row in written] == [step - 2.0 for step in range(3, 61, 3)]
+    assert all(row["examples_per_second"] > 0 for row in written)
+    assert np.mean([row["loss"] for row in written[-5:]]) < np.mean([row["loss"] for row in written[:5]])
     events: dict[tuple[str, int], float] = {}
     (file,) = (tmp_path / "logs").glob("*tfevents*")
     for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
@@ -259,7 +254,7 @@ def test_logs_hold_all_metrics_of_all_steps(tmp_path: Path) -> None:
             events[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
     for row in written:
         for name in ("loss", "step_seen", "examples_per_second"):
-            assert events[name, int(row["step"])] == pytest.approx(float(row[name]), rel=1e-5)
+            assert events[name, row["step"]] == pytest.approx(row[name], rel=1e-5)
 
 
 def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
@@ -272,7 +267,7 @@ def test_rows_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
         stream.write("26,0.5")
     Run(**settings).fit(tmp_path / "cut", resume=True)
     one, other = rows(tmp_path / "straight"), rows(tmp_path / "cut")
-    assert [int(row["step"]) for row in one] == list(range(2, 41, 2))
+    assert [row["step"] for row in one] == list(range(2, 41, 2))
     assert [(row["step"], row["loss"]) for row in one] == [(row["step"], row["loss"]) for row in other]
 
 

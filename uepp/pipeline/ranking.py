@@ -1,6 +1,5 @@
 """The story of `uepp relevance rank`: what is found → features → LambdaMART on the selection window → report."""
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import MANIFEST, check_manifest, read_json, write_json, write_manifest
+from uepp.artifacts import MANIFEST, read_json, write_json
 from uepp.config import Config, load_config
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.measures import Measured
@@ -35,10 +34,9 @@ from uepp.relevance.ranker import (
 )  # fmt: skip
 from uepp.relevance.ranking_features import Asked, RankingFeatures, Relevance
 from uepp.retrieval.boosting import BOOSTING
-from uepp.retrieval.export import open_export
+from uepp.retrieval.export import changed_copy, open_export
 from uepp.retrieval.quality import read_quality
 from uepp.retrieval.refresh import refuse_refreshed
-from uepp.retrieval.replacing import replacing
 from uepp.retrieval.vectors import ProductVectors
 from uepp.runs.directory import announced
 
@@ -165,11 +163,9 @@ def rank(
             "num_trees": trained[chosen].num_rounds,
             "gains": trained[chosen].gains,
         }
-        with announced(console, "export"), replacing(export_dir, manifest) as folder:
-            _copy_export(export_dir, folder)
+        with announced(console, "export"), changed_copy(export_dir, manifest) as folder:
             copied = pairs.directory if pairs is not None and chosen == "cross_encoder" else None
             write_ranker(folder, trained[chosen].model, {**facts, **own}, copied)
-            write_manifest(folder, **{key: value for key, value in manifest.items() if key != "files"})
 
     # ---------------------------------------------------------------------- what they bring, on the report window
     result: dict[str, Any] = {
@@ -206,10 +202,8 @@ def unrank(run_dir: Path, console: Console) -> bool:
     if not has_ranker(export_dir):
         return False
     manifest = read_json(export_dir / MANIFEST)
-    with announced(console, "export without a ranker"), replacing(export_dir, manifest) as folder:
-        _copy_export(export_dir, folder)
+    with announced(console, "export without a ranker"), changed_copy(export_dir, manifest) as folder:
         remove_ranker(folder)
-        write_manifest(folder, **{key: value for key, value in manifest.items() if key != "files"})
     return True
 
 
@@ -261,8 +255,3 @@ def _figures(measured: dict[str, Measured], slices: Slices, day: np.ndarray) -> 
         systems = systems or {name: figures["systems"][name] for name in names}
         comparisons[names[last - 1]] = {other: one[ALL] for other, one in figures["comparisons"].items()}
     return {"systems": systems, "comparisons": comparisons}
-
-
-def _copy_export(export: Path, folder: Path) -> None:
-    check_manifest(export)
-    shutil.copytree(export, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)

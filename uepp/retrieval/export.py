@@ -1,7 +1,8 @@
 """The export of a run: two SavedModels that take raw strings, vectors, the index, and a manifest."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -160,13 +161,28 @@ def rebuild_index(
     Raises:
         InputError: a damaged export, another writer, or one that has replaced it since.
     """
+    with changed_copy(directory, seen) as folder:
+        if change is not None:
+            change(folder)
+        write_product_index(folder, config.index, tuned or carried_point(directory, folder), built)
+
+
+@contextmanager
+def changed_copy(directory: Path, seen: dict[str, Any] | None = None) -> Iterator[Path]:
+    """A copy of an export to change; when the block ends it gets a manifest of its own and replaces the export.
+
+    Args:
+        directory: the export.
+        seen: manifest of the export that the change was made for; none: it fits any.
+
+    Raises:
+        InputError: a damaged export, another writer, or one that has replaced it since.
+    """
     with replacing(directory, seen) as folder:
         manifest = check_manifest(directory)
         manifest.pop("files")
         shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        if change is not None:
-            change(folder)
-        write_product_index(folder, config.index, tuned or carried_point(directory, folder), built)
+        yield folder
         write_manifest(folder, **manifest)
 
 
