@@ -8,7 +8,7 @@ import numpy as np
 from uepp.report.drawing import FOURTH, INK, LINE, OURS, SOFT, THEIRS, THIRD, Drawn, canvas
 
 _ROW = 22.0  # units of height a row
-_RINGS = (10, 100, 500, 2_000, 5_000, 10_000)  # km
+_RINGS = (10.0, 100.0, 500.0, 2_000.0, 5_000.0, 10_000.0)  # km
 _DOTS = 400  # a panel: more would hide each other, and weigh more than the rest of the page
 
 
@@ -143,24 +143,25 @@ def around(km: Mapping[str, np.ndarray], bearings: Mapping[str, np.ndarray], k: 
     title = f"The first {k:,} results around who asked: a dot a result, north is up"
     furthest = max(1.0, *(float(values.max(initial=0.0)) for values in km.values()))
     rings = [ring for ring in _RINGS if ring < furthest][-4:] or [furthest]
+    dots = {}
+    for label, values in km.items():
+        drawn = np.random.default_rng(1).permutation(len(values))[:_DOTS]
+        angle, radius = np.radians(bearings[label][drawn]), np.sqrt(values[drawn])
+        dots[label] = radius * np.sin(angle), radius * np.cos(angle)
     edge = 1.06 * np.sqrt(furthest)
-    with canvas("map", title, 158) as one:
+    lowest = 1.06 * max(np.sqrt(rings[-1]), *(-y.min(initial=0.0) for _, y in dots.values()))
+    with canvas("map", title, 142) as one:
         panels = one.figure.subplots(1, len(km))
-        for (label, values), axes, color in zip(km.items(), panels, (OURS, THEIRS, THIRD), strict=True):
-            for ring in rings:
-                round_it = np.radians(np.arange(0, 361, 6))
-                axes.plot(np.sqrt(ring) * np.sin(round_it), np.sqrt(ring) * np.cos(round_it), color=LINE, linewidth=0.8)
-            drawn = np.random.default_rng(1).permutation(len(values))[:_DOTS]
-            angle, radius = np.radians(bearings[label][drawn]), np.sqrt(values[drawn])
-            axes.plot(
-                radius * np.sin(angle), radius * np.cos(angle), "o", color=color, markersize=1.8, alpha=0.45,
-                markeredgewidth=0,
-            )  # fmt: skip
+        round_it = np.radians(np.arange(0, 361, 6))
+        for (label, (x, y)), axes, color in zip(dots.items(), panels, (OURS, THEIRS, THIRD), strict=True):
+            for ring in np.sqrt(rings):
+                axes.plot(ring * np.sin(round_it), ring * np.cos(round_it), color=LINE, linewidth=0.8)
+            axes.plot(x, y, "o", color=color, markersize=1.8, alpha=0.45, markeredgewidth=0)
             for ring in rings[-2:]:
                 text = f"{ring:,.0f}" + (" km" if ring == rings[-1] else "")
                 axes.annotate(text, (0, -np.sqrt(ring)), ha="center", va="center", fontsize=6.5, color=SOFT)
             axes.set_xlim(-edge, edge)
-            axes.set_ylim(-edge, edge)
+            axes.set_ylim(-lowest, edge)
             axes.set_aspect("equal")
             axes.set_axis_off()
             axes.set_title(label)
