@@ -1,6 +1,6 @@
 """Export a trained run: query and product SavedModels, vectors, Faiss index, manifest.
 
-    python export.py RUN [--index SPEC]
+    python export.py RUN [--index SPEC] [--data DIR] [--json]
 
 Only the index is built anew when the run has an export already and `--index` is given.
 """

@@ -7,7 +7,7 @@ The story, told in full by `uepp.pipeline`:
 1. data       validate the tables, or generate the marketplace          uepp/data
 2. mining     examples, histories, query-product graph, requests        uepp/data
 3. features   vocabulary, resident catalogue, batches of ids            uepp/features
-4. training   two towers, hinge, negatives; checkpoints                 uepp/model, uepp/training
+4. training   two towers, loss, negatives; checkpoints                  uepp/model, uepp/training
 5. export     SavedModels, vectors, Faiss index, manifest               uepp/retrieval
 6. evaluation recall against BM25, on days after training               uepp/evaluation
 

@@ -3,7 +3,8 @@
     python benchmarks/query_tower.py RUN [RUN …] [--requests 300] [--rounds 3] [--json]
 
 Each RUN has an export. The first one's report requests, each alone, go through all query towers turn by turn. A tower
-that holds a text encoder (`text.symmetric`) shows it in its size; one beside a product tower that holds one does not.
+that holds a text encoder (`text` in `model.query_encoders`) shows it in its size; one beside a product tower that
+holds one does not.
 """
 
 import argparse

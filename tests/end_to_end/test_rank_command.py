@@ -1,6 +1,7 @@
 """`uepp relevance rank` where buyers choose by price among what is similar, or by what only a cross-encoder knows."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_rank_search_and_off(run: Path, call: Call) -> None:
+def test_rank_search_and_off(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digests(run / "export")
     result = call("relevance", "rank", run, "--json").json
 
@@ -138,6 +139,9 @@ def test_rank_search_and_off(run: Path, call: Call) -> None:
     systems = call("evaluate", run, "--against", "uepp_rerank", "--json").json["systems"]
     assert systems["uepp"]["all"]["ndcg@5"] == pytest.approx(plain["ndcg@5"])
     assert systems["uepp_rerank"]["all"]["ndcg@5"] == pytest.approx(ranked["ndcg@5"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "lightgbm", None)
+        assert 'pip install "uepp[rank]"' in call("evaluate", run, "--against", "uepp_rerank").error
 
     # A second call gives the very same ranker; and it goes as it came.
     assert call("relevance", "rank", run, "--json").json == result

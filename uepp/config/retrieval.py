@@ -66,7 +66,12 @@ class ServingConfig(Stage):
     shutdown_seconds: float = Field(30.0, gt=0, description="how long requests under way may take after SIGTERM")
     max_body_bytes: int = Field(262_144, ge=1_024, description="of a request; larger ones are answered with 413")
     max_connections: int = Field(1_000, ge=1, description="open at once; more are answered with 503")
-    threads: int | None = Field(None, ge=1, description="of the tower and of the index each; none: all cores")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="at most, of the tower and of the index each (a search takes one for every eight queries); none: "
+        "all cores",
+    )
     page: bool = Field(True, description="the page, and the people and suggestions that it shows")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="names the server may be called by besides its address, for a proxy before it; *: any"

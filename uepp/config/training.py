@@ -95,11 +95,13 @@ class TrainingConfig(Stage):
     table_optimizer: Literal["adagrad", "rowwise_adagrad"] = Field(
         "adagrad", description="rowwise_adagrad: one slot a row, which nearly halves the memory of the tables"
     )
-    table_learning_rate: float = Field(0.02, gt=0, description="Adagrad, sparse token tables")
+    table_learning_rate: float = Field(0.02, gt=0, description="Adagrad, tables of tokens, shops and places")
     dense_learning_rate: float = Field(0.001, gt=0, description="Adam, everything else")
     text_learning_rate: float = Field(0.0001, gt=0, description="Adam, a trainable text encoder")
     warmup_steps: int = Field(100, ge=0, description="both rates rise from 0 over these, then fall to 0 at max_steps")
-    token_dropout: float = Field(0.0, ge=0, lt=1, description="share of tokens dropped from each bag while training")
+    token_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of tokens dropped from each logged query and product text while training"
+    )
     title_query_share: float = Field(
         0.0, ge=0, lt=1, description="share of a batch whose query is a span of a product's own title"
     )

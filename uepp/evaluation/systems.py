@@ -23,7 +23,7 @@ from uepp.evaluation.random_walk import RandomWalk
 from uepp.evaluation.requests import Requests
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25, BM25Settings
-from uepp.relevance.ranker import has_ranker
+from uepp.relevance.ranker import has_ranker, load_lightgbm
 from uepp.retrieval.boosting import BOOSTING
 
 _FUSED = 1_000  # results of each system that are fused, at least
@@ -178,9 +178,13 @@ def _without_boosting(known: Known) -> str | None:
 
 
 def _without_ranker(known: Known) -> str | None:
-    if has_ranker(known.export):
-        return None
-    return f"{known.export} has no ranker; make it with: uepp relevance rank {known.export.parent}"
+    if not has_ranker(known.export):
+        return f"{known.export} has no ranker; make it with: uepp relevance rank {known.export.parent}"
+    try:
+        load_lightgbm()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _impersonal(known: Known) -> str | None:

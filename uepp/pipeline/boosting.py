@@ -51,7 +51,8 @@ def boost(
         max_boost: the bound.
 
     Raises:
-        InputError: no export, no quality features, quality that was measured after T, or too few requests to tune on.
+        InputError: no export, or one that was refreshed or replaced meanwhile, no quality features, quality that was
+            measured after T, or too few requests to tune on.
     """
     config = _with(read_run(run_dir)[0], run_dir, at=at, num_trials=num_trials, max_boost=max_boost)
     settings = config.boosting

@@ -93,7 +93,7 @@ def rank(
         top: products of a list that are ranked; none: `ranker.top`.
 
     Raises:
-        InputError: no export, quality that was measured after T, too few requests with a bought product in their
+        InputError: no export, or one that was refreshed or replaced meanwhile, quality that was measured after T, too few requests with a bought product in their
             list, no LightGBM, or no cross-encoder there.
     """
     config = read_run(run_dir)[0]

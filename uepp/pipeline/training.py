@@ -86,7 +86,9 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
 
 def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> None:
     """Everything before training: checked data, mined tables and features, on disk."""
-    check_run(config, run_dir, "train", resume=resume, fixed=_FIXED, free="training.*, export.* and evaluation.*")
+    check_run(
+        config, run_dir, "train", resume=resume, fixed=_FIXED, free="settings of training and of what comes after it"
+    )
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data"):

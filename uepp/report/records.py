@@ -121,6 +121,8 @@ def commands(facts: Facts) -> list[str]:
     lines.append(f"uepp train {config} --data {shlex.quote(data) if data != 'DIR' else data} --run {again}")
     if facts.boosting is not None and facts.boosting.get("is_boosted"):
         lines.append(f"uepp boost {again}")
+    if "uepp_rerank" in facts.metrics["comparisons"]:
+        lines.append(f"uepp relevance rank {again}")
     if facts.tuning is not None:
         budget, at, trials = (facts.tuning[key] for key in ("budget_ms", "at", "num_trials"))
         lines.append(f"uepp tune {again} --budget-ms {budget:g} --at {at} --trials {trials}")

@@ -29,7 +29,7 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
     Args:
         config: of the run.
         run_dir: a new or empty directory; with `resume` one that has a run.
-        command: `train` or `pretrain`, whose run it is.
+        command: `train`, `pretrain` or `relevance train`, whose run it is.
         resume: whether to go on with what is there.
         fixed: stages of the configuration that a resumed run keeps.
         free: the other ones in words.

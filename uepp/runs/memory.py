@@ -16,7 +16,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Let the process keep what a step frees for the step after it; all that is free is given back at the end.
 
     A step frees large arrays and asks for the same ones again. By default glibc takes each from the system, which
-    clears its pages first: a tenth of a step on CPUs. With other C libraries nothing changes.
+    clears its pages first: a sixth of the processor time of a step of `demo`. With other C libraries nothing changes.
     """
     try:
         library = ctypes.CDLL(None)
