@@ -93,8 +93,8 @@ def rank(
         top: products of a list that are ranked; none: `ranker.top`.
 
     Raises:
-        InputError: no export, or one that was refreshed or replaced meanwhile, quality that was measured after T, too few requests with a bought product in their
-            list, no LightGBM, or no cross-encoder there.
+        InputError: no export, or one that was refreshed or replaced meanwhile, quality that was measured after T, too
+            few requests with a bought product in their list, no LightGBM, or no cross-encoder there.
     """
     config = read_run(run_dir)[0]
     if top is not None:
