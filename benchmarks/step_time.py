@@ -29,6 +29,7 @@ from uepp.features.examples import load_examples  # isort: skip
 from uepp.features.fitted import Fitted, fit_features  # isort: skip
 from uepp.features.inputs import QueryFeatures  # isort: skip
 from uepp.model.towers import build_two_tower  # isort: skip
+from uepp.runs.memory import freed_memory_kept  # isort: skip
 from uepp.training.optimizers import build_optimizer  # isort: skip
 from uepp.training.trainer import Trainer  # isort: skip
 
@@ -77,7 +78,8 @@ def main() -> None:
         trainer = Trainer(build_two_tower(config, fitted), config, step)
         trainer.two_tower(batch)
         trainer.compile(optimizer=build_optimizer(trainer.two_tower, config.training))
-        seconds = median_seconds(parts_of_step(trainer, config, batch) | {"gather": lambda: maker.make(1)})
+        with freed_memory_kept():  # as in training
+            seconds = median_seconds(parts_of_step(trainer, config, batch) | {"gather": lambda: maker.make(1)})
     rows = shares(seconds, config.negatives.dynamic_pool > 0)
     if arguments.json:
         print(json.dumps({"rows": rows}, indent=2))
