@@ -1,6 +1,7 @@
 """Which systems there are for an export, how they are fitted, and that what they choose is chosen once."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_what_is_compared_by_default_is_what_the_data_allow(tmp_path: Path) -> N
     for name in ("generated_queries.parquet", "bm25_expanded.json", "boosting.json"):
         (tmp_path / "full" / name).touch()
     assert chosen_opponents(None, full) == ("uepp_boost", "bm25_expanded", *names)
+    (tmp_path / "full" / "ranker").mkdir()
+    (tmp_path / "full" / "ranker" / "ranker.json").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uepp.evaluation.systems.load_lightgbm", lambda: None)
+        assert chosen_opponents(None, full) == ("uepp_boost", "uepp_rerank", "bm25_expanded", *names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "lightgbm", None)
+        assert "uepp_rerank" not in chosen_opponents(None, full)
     assert chosen_opponents(("popularity", "own_history"), bare) == ("popularity", "own_history")
     refreshed = known(write_export(tmp_path / "new", catalogue={"refresh": 1}), tmp_path)
     assert "bm25_quality" not in chosen_opponents(None, refreshed)
@@ -94,12 +103,13 @@ def test_what_is_compared_by_default_is_what_the_data_allow(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("elastic", "unknown system; known are uepp_boost, uepp_query"),
+        ("elastic", "unknown system; known are uepp_boost, uepp_rerank, uepp_query"),
         ("uepp", "unknown system"),
         ("bm25", "has no tuned BM25; make it with: uepp export"),
         ("fusion", "has no tuned BM25"),
         ("bm25_expanded", "has no generated queries; they come with"),
         ("uepp_boost", "has no boosting; make it with: uepp boost"),
+        ("uepp_rerank", "has no ranker; make it with: uepp relevance rank"),
         ("bm25_quality", "its catalogue was refreshed"),
     ],
 )
