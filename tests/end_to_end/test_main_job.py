@@ -597,7 +597,7 @@ def test_the_report_is_one_page_with_its_figures(job: Job, copy: Path, call: Cal
     assert "training.max_steps" in html
     figures = {path.name for path in (copy / "report").iterdir()}
     assert figures == {
-        f"{name}.{ending}" for name in ("systems", "groups", "days", "distance") for ending in ("svg", "png")
+        f"{name}.{ending}" for name in ("systems", "groups", "days", "distance", "map") for ending in ("svg", "png")
     }
     again = copy / "elsewhere" / "page.html"
     assert call("report", copy, "--out", again).code == 0
