@@ -15,9 +15,9 @@ import uepp  # noqa: F401  chooses Keras 2 before TensorFlow is imported
 import numpy as np  # isort: skip
 import pyarrow.parquet as pq  # isort: skip
 
-from uepp.evaluation.baselines import Towers  # isort: skip
+from uepp.evaluation.baselines import LessPersonal, Towers  # isort: skip
+from uepp.evaluation.measures import target_places  # isort: skip
 from uepp.evaluation.requests import load_requests  # isort: skip
-from uepp.features.requests import RawRequests  # isort: skip
 from uepp.pipeline.stored import read_run  # isort: skip
 
 
@@ -28,13 +28,10 @@ def found(run_dir: Path, k: int) -> dict[str, object]:
     trained = set(pq.read_table(mined / "examples.parquet").column("product_id").to_pylist())
     is_trained = np.array([product in trained for product in products.column("product_id").to_pylist()])
     requests = load_requests(mined / "requests.parquet", "report", products)
-    towers, best = Towers(run_dir / "export", config.history), np.full((len(requests), k), -1, np.int64)
-    for number in np.unique(requests.num_products).tolist():
-        part = np.flatnonzero(requests.num_products == number)
-        best[part] = towers.rank(RawRequests([requests.queries[row] for row in part], None), k, number)
-    request, product = requests.targets.request, requests.targets.product_index
-    request, product = request[product >= 0], product[product >= 0]
-    is_hit = (best[request] == product[:, np.newaxis]).any(axis=1)
+    towers = LessPersonal(Towers(run_dir / "export", config.history), has_place=False)
+    (places,), _ = target_places(towers, requests, [requests.targets], k)
+    is_known = requests.targets.product_index >= 0
+    product, is_hit = requests.targets.product_index[is_known], places[is_known] < k
     seen = is_trained[product]
     return {
         "run": run_dir.name,

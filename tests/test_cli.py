@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import Call
+from files import everything_below
 
 from uepp.config import Config, save_config
 
@@ -122,14 +122,6 @@ BAD_DATA = {
         lambda d: (data_set(d) / "dataset.json").write_text('{"train_end": "May"}') and d, ("dataset.json", "'May'")
     ),
 }  # fmt: skip
-
-
-def everything_below(directory: Path) -> dict[str, str]:
-    """Paths, and what files hold; as digests, because pytest takes minutes to show how large contents differ."""
-    return {
-        str(path.relative_to(directory)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
-        for path in sorted(directory.rglob("*"))
-    }
 
 
 def assert_refused(result: tuple[int, str, str], expected: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """The generated marketplace: its contract, its determinism, and that it behaves as a market does."""
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from files import digests
 
 from uepp.data.marketplace import Truth, generate, log, texts
 from uepp.data.marketplace.geography import CITIES, distance_table, postal_code
@@ -42,11 +42,6 @@ def events(market: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def truth(market: Path) -> Truth:
     return Truth.load(market)
-
-
-def digests(directory: Path) -> dict[str, str]:
-    files = sorted(file for file in directory.rglob("*") if file.is_file())
-    return {str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 # The contract

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,6 @@ class QueryTower(tf.Module):
     def serve(self, query: tf.Tensor) -> dict[str, tf.Tensor]:
         numbers = tf.strings.to_number(tf.strings.split(query).to_tensor("0"))
         return {"embedding": tf.math.l2_normalize(tf.reshape(numbers, [-1, DIM]), axis=1)}
-
-
-def digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file, by its path."""
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {str(file.relative_to(directory)): sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from commands import Call
-from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, digests, finish_run, unit, write_requests
+from files import digests
+from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import HistoryConfig

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import tensorflow as tf
 import yaml
 from as_of import COORDINATES, NUMBERS, PLACE_NAMES, inputs_of, requests_in
 from commands import Call, Outcome, run_command
+from files import everything_below
 
 from uepp import pipeline
 from uepp.config import HistoryConfig
@@ -136,14 +136,6 @@ def copy(job: Job, tmp_path: Path) -> Path:
     """A run of its own, to change."""
     shutil.copytree(job.run, tmp_path / "run")
     return tmp_path / "run"
-
-
-def everything_below(directory: Path) -> dict[str, str]:
-    """Paths, and what files hold; as digests, because pytest takes minutes to show how large contents differ."""
-    return {
-        str(path.relative_to(directory)): sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
-        for path in sorted(directory.rglob("*"))
-    }
 
 
 def vectors_of(run: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How far results are from the person who asked, and how many are of the person's own country (UEPPR VI-B-1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -111,18 +111,12 @@ def pair_distances(people: Places, products: Places, person: np.ndarray, product
     Returns:
         float64 [P] km, NaN where a place is unknown or there is no product.
     """
-    km = distance_km(
-        people.latitude[person], people.longitude[person], products.latitude[product], products.longitude[product]
-    )
-    return np.where(product >= 0, km, np.nan)
+    return _of_each(distance_km, people, products, person, product)
 
 
 def pair_bearings(people: Places, products: Places, person: np.ndarray, product: np.ndarray) -> np.ndarray:
     """Direction from person to product of each pair, as `pair_distances`: float64 [P] degrees, 0 is north, 90 east."""
-    degrees = bearing(
-        people.latitude[person], people.longitude[person], products.latitude[product], products.longitude[product]
-    )
-    return np.where(product >= 0, degrees, np.nan)
+    return _of_each(bearing, people, products, person, product)
 
 
 def of_pairs(
@@ -164,6 +158,15 @@ def first_pairs(ranking: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     person = np.repeat(np.arange(len(first)), first.shape[1])
     product = first.ravel()
     return person[product >= 0], product[product >= 0]
+
+
+def _of_each(
+    function: Callable[..., np.ndarray], people: Places, products: Places, person: np.ndarray, product: np.ndarray
+) -> np.ndarray:
+    values = function(
+        people.latitude[person], people.longitude[person], products.latitude[product], products.longitude[product]
+    )
+    return np.where(product >= 0, values, np.nan)
 
 
 def _is_named(countries: np.ndarray) -> np.ndarray:

@@ -69,6 +69,11 @@ class Known:
         return Towers(self.export, self.config.history)
 
     @cached_property
+    def boosted_towers(self) -> Towers:
+        """The run with its boosting."""
+        return Towers(self.export, self.config.history, is_boosted=True)
+
+    @cached_property
     def tuned_bm25(self) -> BM25:
         """BM25 of all fields, with the export's settings."""
         return BM25.build(lexical_texts(self.products), "tuned", self.exported_settings("bm25"))
@@ -148,9 +153,7 @@ def _fusion(known: Known) -> Fusion:
 
 
 def _ranked(known: Known) -> RankedTowers:
-    is_boosted = known.has(BOOSTING)
-    towers = Towers(known.export, known.config.history, is_boosted=True) if is_boosted else known.towers
-    return RankedTowers(known.export, towers)
+    return RankedTowers(known.export, known.boosted_towers if known.has(BOOSTING) else known.towers)
 
 
 def _without_bm25(known: Known) -> str | None:
@@ -217,7 +220,7 @@ SYSTEMS: dict[str, Entry] = {
     "uepp": Entry("UEPPR (this run)", lambda known: known.towers),
     "uepp_boost": Entry(
         "UEPPR boost (this run)",
-        lambda known: Towers(known.export, known.config.history, is_boosted=True),
+        lambda known: known.boosted_towers,
         _without_boosting,
         _always,
     ),

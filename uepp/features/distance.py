@@ -30,13 +30,7 @@ def distance_km(
 def bearing(
     latitude: np.ndarray, longitude: np.ndarray, other_latitude: np.ndarray, other_longitude: np.ndarray
 ) -> np.ndarray:
-    """Direction in which the great circle to the other place begins.
-
-    Args:
-        latitude: degrees, float64 of any shape.
-        longitude: likewise.
-        other_latitude: of a shape that broadcasts with it.
-        other_longitude: likewise.
+    """Direction in which the great circle to the other place begins, of places as in `distance_km`.
 
     Returns:
         Degrees in [0, 360), 0 is north and 90 east; 0 for the same place, NaN where a coordinate is.

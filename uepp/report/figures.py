@@ -7,9 +7,10 @@ import numpy as np
 
 from uepp.report.drawing import FOURTH, INK, LINE, OURS, SOFT, THEIRS, THIRD, Drawn, canvas
 
+NUM_DOTS = 400
+"""Of a panel of the map: more would hide each other, and weigh more than the rest of the page."""
 _ROW = 22.0  # units of height a row
 _RINGS = (10.0, 100.0, 500.0, 2_000.0, 5_000.0, 10_000.0)  # km
-_DOTS = 400  # a panel: more would hide each other, and weigh more than the rest of the page
 
 
 class Point(NamedTuple):
@@ -145,7 +146,7 @@ def around(km: Mapping[str, np.ndarray], bearings: Mapping[str, np.ndarray], k: 
     rings = [ring for ring in _RINGS if ring < furthest][-4:] or [furthest]
     dots = {}
     for label, values in km.items():
-        drawn = np.random.default_rng(1).permutation(len(values))[:_DOTS]
+        drawn = np.random.default_rng(1).permutation(len(values))[:NUM_DOTS]
         angle, radius = np.radians(bearings[label][drawn]), np.sqrt(values[drawn])
         dots[label] = radius * np.sin(angle), radius * np.cos(angle)
     edge = 1.06 * np.sqrt(furthest)
