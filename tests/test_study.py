@@ -1,7 +1,11 @@
 """Studies: which cells there are, that each is run once and kept, and what the table says."""
 
+import fcntl
 import json
+import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from rich.console import Console
 from text_encoders import write_text_encoder
 
 from uepp import study
+from uepp.artifacts import write_json
 from uepp.config import load_config, shipped_studies
 from uepp.data import marketplace
 from uepp.errors import InputError
@@ -63,6 +68,67 @@ def test_a_cell_is_known_by_what_it_is(data: Path, tmp_path: Path) -> None:
     marketplace.generate(tmp_path / "other", num_products=80, num_events=4_000, seed=2, progress=False)
     (d,) = study.cells_of(one, tmp_path, tmp_path / "other", [], [])
     assert d.key != a.key
+
+
+def test_a_cell_depends_on_the_windows_and_the_grades_of_its_data(data: Path, tmp_path: Path) -> None:
+    """Both decide its figures, and neither lies in the products or the events."""
+    read = study.load_study(written(tmp_path / "s.yaml", variants={"v": {}}, seeds=[1]))
+    keys = [study.cells_of(read, tmp_path, data, [], [])[0].key]
+    for name, text in (("dataset.json", '{"train_end": "2024-05-01"}'), ("judgments.parquet", "grades")):
+        shutil.copytree(data, tmp_path / name)
+        (tmp_path / name / name).write_text(text)
+        keys.append(study.cells_of(read, tmp_path, tmp_path / name, [], [])[0].key)
+    assert len(set(keys)) == 3
+
+
+def test_an_encoder_that_is_brought_along_counts_by_its_content(data: Path, tmp_path: Path) -> None:
+    brought = tmp_path / "brought"
+    variants = {"v": {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": "mine"}}}
+    encoders = {"mine": {"from": str(brought)}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders))
+    keys = []
+    for content in ("one", "two", "one"):
+        brought.mkdir(exist_ok=True)
+        (brought / "vocab.txt").write_text(content)
+        keys.append(study.cells_of(read, tmp_path, data, [], [])[0].key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_bm25_with_written_queries_is_of_the_cells_that_have_some(data: Path, tmp_path: Path) -> None:
+    text = {"model": {"product_encoders": ["tokens", "text"]}}
+    variants = {"none": {}, "silent": {**text, "text": {"encoder": "t5"}}, "wrote": {**text, "text": {"encoder": "w"}}}
+    encoders = {"t5": {}, "w": {"settings": {"pretraining": {"generated_queries": 2}}}}
+    also = ["fusion", "bm25_expanded"]
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders, also=also))
+    cells = study.cells_of(read, tmp_path, data, [], [])
+    assert [cell.also for cell in cells] == [("fusion",), ("fusion",), ("fusion", "bm25_expanded")]
+
+
+def test_a_cell_that_another_process_makes_is_waited_for(data: Path, tmp_path: Path) -> None:
+    """Another study is at it: this one takes what that one leaves."""
+    read = study.load_study(written(tmp_path / "s.yaml", variants={"v": {}}, seeds=[1], against=[]))
+    (cell,) = study.cells_of(read, tmp_path, data, [], [])
+    directory = tmp_path / "cells" / cell.name
+    directory.mkdir(parents=True)
+    lock = os.open(directory, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def other() -> None:
+        deadline = time.monotonic() + 120
+        while "waiting for it" not in ((directory / "log.txt").read_text() if (directory / "log.txt").exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        systems = {"uepp": scores(0.25, None)}
+        windows = {window: {"systems": systems} for window in ("selection", "report")}
+        write_json(directory / "metrics.json", {**windows, "seconds": {"train": 1.0}})
+        os.close(lock)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    results = study.run_study("s", read, [cell], tmp_path, QUIET)
+    thread.join()
+    assert results["variants"]["v"][0]["report"]["all"]["recall@10"] == 0.25
+    assert not (directory / "run").exists()
 
 
 def test_a_text_encoder_counts_by_its_content(data: Path, tmp_path: Path) -> None:
@@ -130,6 +196,7 @@ def test_shipped_studies_are_of_distinct_cells(name: str, data: Path, tmp_path: 
         ("variants: {a: {}}\nseed: [1]", "seed: Extra inputs are not permitted; got"),
         ("variants: {a: {}}\nseeds: [one]", "seeds.0: .*integer"),
         ("variants: [", "not valid YAML"),
+        ("variants: {a: {}}\nagainst: [bm25, fusion]", "against: fusion is made of a run, .* put it in also"),
     ],
 )
 def test_a_wrong_study_is_named(content: str, message: str, tmp_path: Path) -> None:

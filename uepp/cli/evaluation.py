@@ -84,7 +84,10 @@ def study(
     ),
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="1,2", help="Only these seeds.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Repeatable.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Cells at once, each a process.")] = 1,
+    jobs: Annotated[
+        str,
+        typer.Option("--jobs", metavar="N|auto", help="Cells at once; auto: as memory and cores allow."),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train variants × seeds, compare them, and keep every cell: started again, a study goes on where it stopped."""
@@ -92,13 +95,17 @@ def study(
         chosen = [int(seed) for seed in seeds.split(",")] if seeds else []
     except ValueError:
         raise InputError(f"--seeds {seeds}: expected whole numbers with commas between them") from None
+    if jobs != "auto" and not (jobs.isdecimal() and int(jobs) > 0):
+        raise InputError(f"--jobs {jobs}: expected a whole number of at least 1, or auto")
     from uepp import study as studies
 
     read = studies.load_study(name)
     with working():
         studies.make_encoders(studies.encoders_of(read, out, data, only or []), out, progress_console)
         cells = studies.cells_of(read, out, data, chosen, only or [])
-        results = studies.run_study(Path(name).stem, read, cells, out, progress_console, jobs=jobs)
+        results = studies.run_study(
+            Path(name).stem, read, cells, out, progress_console, jobs=None if jobs == "auto" else int(jobs)
+        )
     if as_json:
         print_json(results)
         return

@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import uepp
 from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
 from uepp.config import Config, load_config, merge_settings, shipped_studies
+from uepp.data.schema import read_dataset_facts
 from uepp.errors import InputError
 from uepp.evaluation.systems import check_opponents
 from uepp.runs.directory import data_directory
+
+_OF_A_RUN = ("uepp_boost", "uepp_rerank", "uepp_query", "uepp_place", "fusion", "bm25_expanded")
+"""Systems that no export has but that of the run itself."""
 
 
 class EncoderSource(BaseModel):
@@ -40,7 +44,8 @@ class Study(BaseModel):
         settings: what all variants change of it.
         seeds: of training, each a cell of every variant.
         against: opponents, evaluated once.
-        also: systems that are made of a cell's towers, and evaluated in every cell.
+        also: systems that are made of a cell's towers, and evaluated in every cell; `bm25_expanded` in those whose text
+            encoder, one of the study's own, has written queries.
         columns: further columns of the table: its heading, and the slice (or `locality`) and the measure of the report
             window.
         encoders: text encoders by name, each made once a data set; a variant takes one by its name in `text.encoder`.
@@ -54,7 +59,7 @@ class Study(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     against: tuple[str, ...] = ("bm25",)
-    also: tuple[Literal["uepp_boost", "uepp_query", "uepp_place", "fusion"], ...] = ()
+    also: tuple[Literal["uepp_boost", "uepp_query", "uepp_place", "fusion", "bm25_expanded"], ...] = ()
     columns: dict[str, tuple[str, str]] = Field(default_factory=dict)
     encoders: dict[str, EncoderSource] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -67,7 +72,7 @@ class Cell(NamedTuple):
         variant: its name.
         seed: of training.
         config: resolved.
-        data: digests of the data set's tables.
+        data: digests of the data set's tables, and T.
         key: what it is known by.
         also: systems that it has beside its towers.
     """
@@ -129,6 +134,9 @@ def load_study(source: str) -> Study:
         key = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{path}: {key}: {problem['msg']}; got {str(problem['input'])[:80]}") from None
     check_opponents(study.against, f"{path}: against:")
+    for name in study.against:
+        if name in _OF_A_RUN:
+            raise InputError(f"{path}: against: {name} is made of a run, and a study has many; put it in also")
     return study
 
 
@@ -152,7 +160,8 @@ def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[s
         config = _placed(study.config, merge_settings(study.settings, encoder.settings), out, data)
         made_of = config.model_dump(mode="json", include={"pretraining", "text", "data"})
         del made_of["data"]["path"]
-        key = fingerprint("encoder", encoder.source, made_of, digests.of(config), uepp.__version__)
+        source = None if encoder.source is None else _content(Path(encoder.source)) or encoder.source
+        key = fingerprint("encoder", source, made_of, digests.of(config), uepp.__version__)
         cells.append(EncoderCell(name, encoder.source, config, key))
     return cells
 
@@ -182,7 +191,8 @@ def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], v
             settings = merge_settings(settings, {"training": {"seed": seed}})
             config = _placed(study.variants[name].get("config", study.config), settings, out, data)
             key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
-            cells.append(Cell(name, seed, config, digests.of(config), key, study.also))
+            also = tuple(system for system in study.also if system != "bm25_expanded" or _has_written(encoder))
+            cells.append(Cell(name, seed, config, digests.of(config), key, also))
     return cells
 
 
@@ -198,6 +208,11 @@ def _encoder_name(study: Study, variant: str) -> str | None:
     text = merge_settings(study.settings, study.variants[variant]).get("text")
     name = text.get("encoder") if isinstance(text, dict) else None
     return name if name in study.encoders else None
+
+
+def _has_written(encoder: EncoderCell | None) -> bool:
+    """Whether queries come with a text encoder."""
+    return encoder is not None and encoder.source is None and encoder.config.pretraining.generated_queries > 0
 
 
 def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:
@@ -216,14 +231,24 @@ class _Digests:
         self._known: dict[str, list[str]] = {}
 
     def of(self, config: Config) -> list[str]:
-        """Of the products and the events that `data.path` holds."""
+        """Of what `data.path` holds that a cell depends on: its tables, and T."""
         path = str(config.data.path)
         if path not in self._known:
             files = [Path(path) / name for name in ("products.parquet", "events.parquet")]
             if missing := [file for file in files if not file.is_file()]:
                 raise InputError(f"{missing[0]}: no such file")
-            self._known[path] = [sha256(file) for file in files]
+            judgments = Path(path) / "judgments.parquet"
+            files += [judgments] if judgments.is_file() else []
+            train_end = read_dataset_facts(Path(path)).get("train_end")
+            self._known[path] = [*map(sha256, files), str(train_end)]
         return self._known[path]
+
+
+def _content(folder: Path) -> list[list[str]] | None:
+    """Names and digests of a folder's files; none: it is none."""
+    if not folder.is_dir():
+        return None
+    return [[str(file.relative_to(folder)), sha256(file)] for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def cell_key(config: Config, data: list[str], encoder: str | None = None) -> str:

@@ -1,13 +1,12 @@
 """Running the cells of a study: each in a process of its own, once, and kept."""
 
 import csv
-import multiprocessing
+import fcntl
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,9 @@ import uepp
 from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
 from uepp.config import Config, TextConfig, load_config, save_config
 from uepp.errors import InputError
+from uepp.evaluation.systems import LABELS
+from uepp.runs.directory import COSTS
+from uepp.runs.processes import Task, run_all, run_one
 from uepp.study.definition import Cell, EncoderCell, Study, cell_key
 from uepp.study.table import markdown
 
@@ -30,6 +32,7 @@ _ROW_NAMES = {
     "uepp_query": "{}, told the query alone",
     "uepp_place": "{}, told query and place",
     "fusion": "{}, with tuned BM25 (RRF)",
+    "bm25_expanded": "BM25, tuned, with the queries of {}",
 }
 """What a system of a cell is called in the table, after its variant."""
 
@@ -51,17 +54,16 @@ def make_encoders(encoders: Sequence[EncoderCell], out: Path, console: Console) 
             continue
         console.print(f"  text encoder {encoder.name} …", highlight=False, markup=False)
         begin = time.perf_counter()
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            try:
-                pool.submit(_make_encoder, encoder.config.model_dump_json(), directory, encoder.source).result()
-            except Exception as error:
-                log = directory / "log.txt"
-                raise InputError(f"text encoder {encoder.name}: could not be made ({error}); {log}") from error
+        task = _task(directory, _make_encoder, encoder.config.model_dump_json(), directory, encoder.source)
+        try:
+            run_one(task)
+        except InputError as error:
+            raise InputError(f"text encoder {encoder.name}: could not be made ({error}); {task.log}") from None
         console.print(f"  text encoder {encoder.name}: {time.perf_counter() - begin:.0f} s", markup=False)
 
 
 def run_study(
-    name: str, study: Study, cells: Sequence[Cell], out: Path, console: Console, *, jobs: int = 1
+    name: str, study: Study, cells: Sequence[Cell], out: Path, console: Console, *, jobs: int | None = 1
 ) -> dict[str, Any]:
     """Run the cells that are missing, and put all of them together.
 
@@ -71,7 +73,7 @@ def run_study(
         cells: of `cells_of`.
         out: holds `cells/KEY/`, of all studies.
         console: for progress.
-        jobs: cells at once, each a process of its own.
+        jobs: cells at once, each a process of its own; none: as many as memory and cores allow.
 
     Returns:
         What `out/NAME/results.json` holds.
@@ -81,58 +83,93 @@ def run_study(
     """
     folder = out / "cells"
     missing = list({cell.key: cell for cell in cells if _kept(cell, folder) is None}.values())
+    tasks = [
+        _task(folder / cell.name, _run_cell, cell.config.model_dump_json(), folder / cell.name, cell.also)
+        for cell in missing
+    ]
     failed = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool,
-    ):
-        task = progress.add_task(name, total=len(cells), completed=len(cells) - len(missing))
-        running = {
-            pool.submit(_run_cell, cell.config.model_dump_json(), folder / cell.name, cell.also): cell
-            for cell in missing
-        }
-        for future in as_completed(running):
-            cell = running[future]
-            progress.advance(task)
-            try:
-                future.result()
-                progress.console.print(f"  {_line(cell, read_json(folder / cell.name / _METRICS))}", highlight=False)
-            except Exception as error:
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task(name, total=len(cells), completed=len(cells) - len(missing))
+
+        def on_end(number: int, error: str | None) -> int | None:
+            cell = missing[number]
+            progress.advance(bar)
+            if error is not None:
                 failed.append(cell)
-                log = folder / cell.name / "log.txt"
-                progress.console.print(f"  {cell.variant}, seed {cell.seed}: failed ({error}); {log}", markup=False)
+                text = f"  {cell.variant}, seed {cell.seed}: failed ({error}); {tasks[number].log}"
+                progress.console.print(text, markup=False)
+                return None
+            metrics = read_json(folder / cell.name / _METRICS)
+            progress.console.print(f"  {_line(cell, metrics)}", highlight=False, markup=False)
+            return metrics.get("peak_memory_bytes")
+
+        run_all(tasks, on_end, jobs=jobs, peak=_peak(cells, folder))
     done = [cell for cell in cells if _kept(cell, folder) is not None]
     results = _collect(study, done, folder)
+    _write(results, out / name)
     if done and study.against:
         results["opponents"] = _opponents(study, done, folder, console)
-    write_json(out / name / "results.json", results)
-    with atomic_file(out / name / "table.md") as path:
-        path.write_text(markdown(results), encoding="utf-8")
+        _write(results, out / name)
     if failed:
         raise InputError(f"{out / name}: {len(failed)} of {len(cells)} cells failed; run the study again to retry them")
     return results
 
 
-def _make_encoder(settings: str, directory: Path, source: str | None) -> None:
-    """Pretrain (or import) in a process of its own; the encoder and the figures of its training are kept."""
-    console = _logged(directory)
+def _write(results: dict[str, Any], directory: Path) -> None:
+    write_json(directory / "results.json", results)
+    with atomic_file(directory / "table.md") as path:
+        path.write_text(markdown(results), encoding="utf-8")
 
+
+def _peak(cells: Sequence[Cell], folder: Path) -> int:
+    """Bytes of memory of the largest cell that is kept; 0: there is none."""
+    kept = [_kept(cell, folder) for cell in cells]
+    return max((read_json(path / _METRICS).get("peak_memory_bytes", 0) for path in kept if path is not None), default=0)
+
+
+def _task(directory: Path, function: Callable[..., None], *arguments: Any) -> Task:
+    return Task(directory / "log.txt", function, arguments)
+
+
+@contextmanager
+def _alone(directory: Path, console: Console) -> Iterator[None]:
+    """Only one process at a time makes what a directory is to hold; the others wait."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another process is making this; waiting for it …")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass  # the file system has no locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_encoder(settings: str, directory: Path, source: str | None, console: Console) -> None:
+    """Pretrain (or import) in a process of its own; the encoder and the figures of its training are kept."""
     from uepp.pretraining import run as pretraining
 
     config, run_dir = Config.model_validate_json(settings), directory / "run"
-    begin = time.perf_counter()
-    if source is not None:
-        shutil.rmtree(run_dir, ignore_errors=True)
-        metrics = pretraining.import_encoder(source, config, run_dir, console)
-    else:
-        ended = _started(pretraining.pretrain, config, run_dir, console)
-        if ended.metrics is None:
-            raise RuntimeError("stopped by a signal")
-        metrics = ended.metrics
-    write_json(directory / _METRICS, {**metrics, "total_seconds": time.perf_counter() - begin})
-    (run_dir / "encoder").rename(directory / "encoder")
-    shutil.rmtree(run_dir)
+    with _alone(directory, console):
+        if (directory / "encoder" / MANIFEST).is_file():
+            return
+        begin = time.perf_counter()
+        if source is not None:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            metrics = pretraining.import_encoder(source, config, run_dir, console)
+        else:
+            ended = _started(pretraining.pretrain, config, run_dir, console)
+            if ended.metrics is None:
+                raise RuntimeError("stopped by a signal")
+            metrics = ended.metrics
+        write_json(directory / _METRICS, {**metrics, "total_seconds": time.perf_counter() - begin})
+        (run_dir / "encoder").rename(directory / "encoder")
+        shutil.rmtree(run_dir)
 
 
 def _kept(cell: Cell, folder: Path) -> Path | None:
@@ -143,31 +180,37 @@ def _kept(cell: Cell, folder: Path) -> Path | None:
     return None
 
 
-def _run_cell(settings: str, directory: Path, against: Sequence[str] = ()) -> None:
+def _run_cell(settings: str, directory: Path, against: Sequence[str], console: Console) -> None:
     """Train, export and evaluate in a process of its own; only the figures are kept.
 
     Args:
         settings: the configuration as JSON.
         directory: of the cell; `metrics.json` is written last.
         against: other systems; BM25 is tuned only if there are any, and the run is boosted where it is among them.
+        console: for progress.
     """
-    console = _logged(directory)
+    with _alone(directory, console):
+        if not (directory / _METRICS).is_file():
+            _measure_cell(Config.model_validate_json(settings), directory, against, console)
 
+
+def _measure_cell(config: Config, directory: Path, against: Sequence[str], console: Console) -> None:
     from uepp import pipeline
 
-    config, run_dir = Config.model_validate_json(settings), directory / "run"
-    seconds: dict[str, float] = {}
+    run_dir = directory / "run"
+    trained = _started(pipeline.train, config, run_dir, console)
+    if not trained.is_complete:
+        raise RuntimeError("stopped by a signal")
+    # Of all the processes that it took, if it was interrupted.
+    spent = read_json(run_dir / COSTS)["seconds"]
+    train = sum(spent.get(stage, 0.0) for stage in ("mining", "features", "training"))
+    seconds = {"train": train, "step": _step_seconds(run_dir)}
     clock = time.perf_counter()
 
     def lap(name: str) -> None:
         nonlocal clock
         seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
 
-    trained = _started(pipeline.train, config, run_dir, console)
-    lap("train")
-    if not trained.is_complete:
-        raise RuntimeError("stopped by a signal")
-    seconds["step"] = _step_seconds(run_dir)
     pipeline.export(run_dir, console, tune=bool(against))
     lap("export")
     others = list(against)
@@ -185,18 +228,10 @@ def _run_cell(settings: str, directory: Path, against: Sequence[str] = ()) -> No
         # Where no weights beat similarity alone, a boosted run is what it was.
         systems |= {name: systems["uepp"] for name in against if name not in systems}
     lap("evaluate")
+    peak = read_json(run_dir / COSTS)["peak_memory_bytes"]
     save_config(config, directory / "config.yaml")
-    write_json(directory / _METRICS, {**windows, "seconds": seconds})
+    write_json(directory / _METRICS, {**windows, "seconds": seconds, "peak_memory_bytes": peak})
     shutil.rmtree(run_dir)
-
-
-def _logged(directory: Path) -> Console:
-    """Send all that this process prints to the cell's log."""
-    directory.mkdir(parents=True, exist_ok=True)
-    log = (directory / "log.txt").open("a", encoding="utf-8")
-    os.dup2(log.fileno(), sys.stdout.fileno())
-    os.dup2(log.fileno(), sys.stderr.fileno())
-    return Console(file=log, width=120)
 
 
 def _step_seconds(run_dir: Path) -> float:
@@ -219,9 +254,10 @@ def _started(start: Callable[..., Any], config: Config, run_dir: Path, console: 
 
 
 def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Console) -> dict[str, Any]:
-    """Figures of the opponents on each data set that the cells use, from one short training each, kept too."""
+    """Figures of the opponents on the data of each cell, from one short training for all of like data, kept too."""
     found: dict[str, Any] = {}
-    for cell in {cell.config.data.model_dump_json(): cell for cell in reversed(cells)}.values():
+    of_data = {cell.config.data.model_dump_json(): cell for cell in reversed(cells)}
+    for cell in of_data.values():
         # The towers are not looked at: one step of the smallest is enough for an export, which the opponents read.
         short = {"seed": 1, "max_steps": 1, "warmup_steps": 0, "teacher_queries": 0, "title_query_share": 0.0}
         smallest = {"product_encoders": ("tokens",), "query_encoders": ("tokens",)}
@@ -236,11 +272,11 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
         path = folder / key / _METRICS
         if not path.is_file():
             console.print("  opponents …", highlight=False)
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                pool.submit(_run_cell, config.model_dump_json(), folder / key, study.against).result()
+            run_one(_task(folder / key, _run_cell, config.model_dump_json(), folder / key, study.against))
         metrics = read_json(path)
         for name in study.against:
-            found[name] = {window: metrics[window]["systems"][name] for window in ("selection", "report")}
+            row = name if len(of_data) == 1 else f"{LABELS[name]}, data of {cell.variant}"
+            found[row] = {window: metrics[window]["systems"][name] for window in ("selection", "report")}
     return found
 
 
