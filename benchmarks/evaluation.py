@@ -97,7 +97,7 @@ def evaluated(system: Exact, requests: Requests, segments: Segments) -> tuple[Sl
     """One system, all that `uepp evaluate` does for it once it has requests and vectors."""
     slices = slices_of(requests, segments, int(requests.num_products.min()))
     measured = measure(system, requests, slices, KS)
-    return slices, measured, report({"uepp": measured}, slices, requests.day)
+    return slices, measured, report({"uepp": measured}, slices, requests.day, requests.queries)
 
 
 def seconds(work: Callable[..., Any], *arguments: Any) -> tuple[Any, np.ndarray]:
@@ -132,9 +132,9 @@ def main() -> None:
         times["knn"].append(seconds(bare)[1])
         (slices, measured, found), duration = seconds(evaluated, system, requests, segments)
         times["evaluation"].append(duration)
-        times["measures"].append(seconds(report, {"uepp": measured}, slices, requests.day)[1])
+        times["measures"].append(seconds(report, {"uepp": measured}, slices, requests.day, requests.queries)[1])
         other = {"uepp": measured, "other": measured}
-        times["comparison"].append(seconds(report, other, slices, requests.day)[1])
+        times["comparison"].append(seconds(report, other, slices, requests.day, requests.queries)[1])
     recall = found["systems"]["uepp"]["all"]["recall@100"]
     assert 0 < recall < 1, "nothing was measured"
     least = {name: np.min(values, axis=0).tolist() for name, values in times.items()}

@@ -176,22 +176,39 @@ def test_the_interval_of_a_paired_difference() -> None:
     rng = np.random.default_rng(3)
     day = np.array(["mon"] * 300 + ["tue"] * 100)
     values = rng.choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.7, 0.2])
-    low, high = paired_interval(values, day)
+    alone = np.arange(400)
+    low, high = paired_interval(values, day, alone)
     # Its width is that of the normal approximation: the mean of two days' means.
     error = math.sqrt(sum(values[day == one].var() / (day == one).sum() for one in ("mon", "tue"))) / 2
     middle = mean_over_days(values, day)
     assert low < middle < high
-    np.testing.assert_allclose([low, high], [middle - 1.96 * error, middle + 1.96 * error], atol=0.15 * error)
-    assert paired_interval(values, day) == (low, high)
-    narrow = paired_interval(values, day, confidence=0.5)
+    np.testing.assert_allclose([low, high], [middle - 1.96 * error, middle + 1.96 * error], atol=0.2 * error)
+    assert paired_interval(values, day, alone) == (low, high)
+    narrow = paired_interval(values, day, alone, confidence=0.5)
     assert low < narrow[0] < middle < narrow[1] < high
+
+
+def test_requests_of_one_query_are_drawn_together() -> None:
+    """Four copies of each request say no more than one: the interval is as wide, where alone it would be half of it."""
+    rng = np.random.default_rng(3)
+    day, values = np.array(["mon"] * 100), rng.standard_normal(100)
+    one = np.subtract(*paired_interval(values, day, np.arange(100)))
+    copied, days, query = np.tile(values, 4), np.tile(day, 4), np.tile(np.arange(100), 4).astype(str)
+    np.testing.assert_allclose(np.subtract(*paired_interval(copied, days, query)), one, rtol=0.1)
+    np.testing.assert_allclose(np.subtract(*paired_interval(copied, days, np.arange(400))), one / 2, rtol=0.1)
+    table = 0.15 + values[:, np.newaxis]
+    ((p_value,), (p_copied,)) = (
+        paired_p_values(*of) for of in ((table, day, query[:100]), (np.tile(table, (4, 1)), days, query))
+    )
+    assert p_copied == pytest.approx(p_value, abs=0.02)
+    assert paired_p_values(np.tile(table, (4, 1)), days, np.arange(400))[0] < p_value / 2
 
 
 def test_an_interval_leaves_out_what_has_no_value() -> None:
     day = np.array(["mon", "mon", "tue", "wed"])
-    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day) == (0.5, 0.5)
-    assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day))
-    assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str)))
+    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day, np.array(list("qqqr"))) == (0.5, 0.5)
+    assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day, np.arange(4)))
+    assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str), np.array([])))
 
 
 # Measures beside recall
@@ -314,7 +331,8 @@ def test_auroc_is_the_oracle(case: tuple[list[list[int]], list[list[int]], int],
     table = np.array(ranking)
     positions = target_positions(table, request, target)
     sizes = np.full(len(targets), num_products)
-    found = auroc(positions, target >= 0, request, (table >= 0).sum(axis=1), sizes)
+    is_there = (target >= 0) & (target < num_products)
+    found = auroc(positions, is_there, request, (table >= 0).sum(axis=1), sizes)
     expected = [auroc_oracle(*pair, num_products) for pair in zip(ranking, targets, strict=True)]
     np.testing.assert_allclose(found, expected)
 
@@ -346,23 +364,24 @@ def test_auroc_of_who_lists_nothing_is_a_half() -> None:
 # Intervals and tests
 
 
-def test_resampled_means_are_those_of_drawn_requests() -> None:
-    """By a loop with the same draws; a column of its own does not change the others."""
+def test_resampled_means_are_those_of_drawn_queries() -> None:
+    """By a loop with the same draws: each drawn query brings its requests of every day along."""
     rng = np.random.default_rng(1)
     day = np.array(["a"] * 7 + ["b"] * 4)
+    query = np.array(list("xyzxvvw" + "zxuu"))
     values = rng.random((11, 3))
     values[2, 1] = values[8:, 1] = np.nan
-    found = resampled_means(values, day, num_resamples=50, seed=3)
-    draws = np.random.default_rng(3)
-    of_days = [values[day == label] for label in ("a", "b")]
-    rows = [draws.integers(0, len(part), (50, len(part))) for part in of_days]
+    found = resampled_means(values, day, query, num_resamples=50, seed=3)
+    names = np.unique(query)
+    drawn = names[np.random.default_rng(3).integers(0, len(names), (50, len(names)))]
     for resample in range(50):
-        parts = [part[drawn[resample]] for part, drawn in zip(of_days, rows, strict=True)]
-        expected = [np.nanmean([np.nanmean(part[:, column]) for part in parts if not np.isnan(part[:, column]).all()])
-                    for column in range(3)]  # fmt: skip
-        np.testing.assert_allclose(found[resample], expected)
-    np.testing.assert_allclose(resampled_means(values[:, :1], day, 50, 3), found[:, :1])
-    assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), 5)).all()
+        rows = [row for name in drawn[resample] for row in np.flatnonzero(query == name)]
+        for column in range(3):
+            days = [[values[row, column] for row in rows if day[row] == label] for label in "ab"]
+            means = [np.nanmean(of_day) for of_day in days if len(of_day) and not np.isnan(of_day).all()]
+            np.testing.assert_allclose(found[resample, column], np.mean(means) if means else np.nan)
+    np.testing.assert_allclose(resampled_means(values[:, :1], day, query, 50, 3), found[:, :1])
+    assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), np.arange(3), 5)).all()
 
 
 def p_value_oracle(differences: list[float], days: list[str]) -> float:
@@ -390,16 +409,16 @@ def test_p_values_are_shares_of_all_sign_patterns(column: list[float]) -> None:
     # ten times as many requests that do not differ: counted in the means, but without a sign
     table = np.array([column, [-value for value in column]]).T
     padded = np.concatenate([table] + [np.zeros_like(table)] * 19)
-    found = paired_p_values(padded, np.array(days * 20))
+    found = paired_p_values(padded, np.array(days * 20), np.arange(200))
     np.testing.assert_allclose(found, expected, atol=0.015)
-    np.testing.assert_allclose(paired_p_values(table, np.array(days)), expected, atol=0.015)
-    assert paired_p_values(padded, np.array(days * 20)).tolist() == found.tolist()
+    np.testing.assert_allclose(paired_p_values(table, np.array(days), np.arange(10)), expected, atol=0.015)
+    assert paired_p_values(padded, np.array(days * 20), np.arange(200)).tolist() == found.tolist()
     assert (found > 0).all()
 
 
 def test_p_values_where_nothing_differs_or_nothing_is_known() -> None:
     table = np.array([[0.0, np.nan, 1.0], [0.0, np.nan, np.nan]])
-    found = paired_p_values(table, np.array(["a", "b"]))
+    found = paired_p_values(table, np.array(["a", "b"]), np.arange(2))
     assert found[0] == 1.0
     assert np.isnan(found[1])
     assert found[2] == 1.0
@@ -410,6 +429,6 @@ def test_p_values_are_uniform_where_systems_are_the_same() -> None:
     rng = np.random.default_rng(6)
     day = np.repeat(["a", "b"], 60)
     for table in (rng.choice([-1.0, 0.0, 1.0], (120, 400), p=[0.2, 0.6, 0.2]), rng.standard_normal((120, 400))):
-        p_values = paired_p_values(table, day, num_flips=999)
+        p_values = paired_p_values(table, day, np.arange(120), num_flips=999)
         assert 0.02 < np.mean(p_values <= 0.05) < 0.09
         assert 0.4 < np.mean(p_values) < 0.6

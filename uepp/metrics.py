@@ -178,15 +178,20 @@ def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
     return float(daily.mean())
 
 
-def resampled_means(values: np.ndarray, day: np.ndarray, num_resamples: int = 2_000, seed: int = 0) -> np.ndarray:
-    """Bootstrap of `mean_over_days` over requests, of several columns with the same draws.
+def resampled_means(
+    values: np.ndarray, day: np.ndarray, group: np.ndarray, num_resamples: int = 2_000, seed: int = 0
+) -> np.ndarray:
+    """Bootstrap of `mean_over_days` over groups of requests, of several columns with the same draws.
 
-    Each resample draws as many requests of a day as the day has, with replacement. Days are given, not drawn. The
-    difference of two columns' means is the mean of their paired difference, since both have the same draws.
+    Requests of one query are answered well or badly together, so they are drawn together, on all of its days: each
+    resample draws as many groups as there are, with replacement, and takes all of their requests as often. Days are
+    given, not drawn. The difference of two columns' means is the mean of their paired difference, since both have the
+    same draws.
 
     Args:
         values: float [R, M], added up in their own precision; NaN is left out of its column.
         day: [R], any labels.
+        group: [R], any labels, such as the queries.
         num_resamples: S, how often to draw.
         seed: of the draws.
 
@@ -194,36 +199,54 @@ def resampled_means(values: np.ndarray, day: np.ndarray, num_resamples: int = 2_
         float64 [S, M], NaN where there was no value.
     """
     rng = np.random.default_rng(seed)
+    _, row = np.unique(group, return_inverse=True)
+    num_groups = int(row.max(initial=-1)) + 1
+    of_days = [_sums_by_group(values[day == label], row[day == label]) for label in np.unique(day)]
     totals, num_days = np.zeros((num_resamples, values.shape[1])), np.zeros((num_resamples, values.shape[1]))
-    for label in np.unique(day):
-        of_day = values[day == label]
-        is_value = ~np.isnan(of_day)
-        numbers = np.where(is_value, of_day, np.zeros_like(of_day))
-        size = len(of_day)
-        step = max(1, 1_000_000 // size)
-        for begin in range(0, num_resamples, step):
-            rows = min(step, num_resamples - begin)
-            drawn = rng.integers(0, size, (rows, size))
-            drawn += np.arange(0, rows * size, size)[:, np.newaxis]
-            times = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(values.dtype)
-            sums = times @ numbers
-            num_values = times @ is_value if not is_value.all() else np.full_like(sums, size)
-            means = np.divide(sums, num_values, out=np.zeros_like(sums), where=num_values > 0)
+    step = max(1, 1_000_000 // max(num_groups, 1))
+    for begin in range(0, num_resamples, step):
+        rows = min(step, num_resamples - begin)
+        drawn = rng.integers(0, num_groups, (rows, num_groups))
+        drawn += np.arange(0, rows * num_groups, num_groups)[:, np.newaxis]
+        times = np.bincount(drawn.ravel(), minlength=rows * num_groups).reshape(rows, num_groups).astype(values.dtype)
+        for present, sums, counts in of_days:
+            times_of_day = times[:, present]
+            sum_of_day, num_values = times_of_day @ sums, times_of_day @ counts
+            is_value = num_values > 0
+            means = np.divide(sum_of_day, num_values, out=np.zeros_like(sum_of_day), where=is_value)
             totals[begin : begin + rows] += means
-            num_days[begin : begin + rows] += num_values > 0
+            num_days[begin : begin + rows] += is_value
     return np.divide(totals, num_days, out=np.full_like(totals, np.nan), where=num_days > 0)
 
 
+def _sums_by_group(values: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The groups that there are [G], and of each the sums of its values [G, M] and how many it has [G, M]."""
+    if not len(row):
+        return row, values, values
+    order = np.argsort(row, kind="stable")
+    present, begin = np.unique(row[order], return_index=True)
+    is_value = ~np.isnan(values[order])
+    numbers = np.where(is_value, values[order], np.zeros_like(values))
+    return present, np.add.reduceat(numbers, begin), np.add.reduceat(is_value.astype(values.dtype), begin)
+
+
 def paired_interval(
-    differences: np.ndarray, day: np.ndarray, *, confidence: float = 0.95, num_resamples: int = 2_000, seed: int = 0
+    differences: np.ndarray,
+    day: np.ndarray,
+    group: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 2_000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of `mean_over_days` of paired differences, over requests.
+    """Bootstrap interval of `mean_over_days` of paired differences, over groups of requests.
 
     It holds the middle `confidence` of the means of `resampled_means` (percentile method).
 
     Args:
         differences: float [R], one system's value minus the other's, for the same request; NaN is left out.
         day: [R], any labels.
+        group: [R], any labels, such as the queries.
         confidence: share of the resamples within.
         num_resamples: how often to draw.
         seed: of the draws.
@@ -234,7 +257,7 @@ def paired_interval(
     is_value = ~np.isnan(differences)
     if not is_value.any():
         return float("nan"), float("nan")
-    means = resampled_means(differences[is_value, np.newaxis], day[is_value], num_resamples, seed)
+    means = resampled_means(differences[is_value, np.newaxis], day[is_value], group[is_value], num_resamples, seed)
     (low, high) = middle(means, confidence)[:, 0]
     return float(low), float(high)
 
@@ -244,18 +267,21 @@ def middle(means: np.ndarray, confidence: float = 0.95) -> np.ndarray:
     return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
-def paired_p_values(differences: np.ndarray, day: np.ndarray, num_flips: int = 9_999, seed: int = 0) -> np.ndarray:
+def paired_p_values(
+    differences: np.ndarray, day: np.ndarray, group: np.ndarray, num_flips: int = 9_999, seed: int = 0
+) -> np.ndarray:
     """Two-sided p-values of `mean_over_days` of paired differences, by a randomisation test.
 
-    Were two systems the same, their values of a request could be exchanged: its difference has either sign with
-    equal chance. p is the share of random signs, the observed ones counted among them, that give a mean at
-    least as far from 0 (Fisher's test). Taken rather than a t-test, since recall of one purchase is 0 or 1 and not
-    normal; rather than Wilcoxon's, which tests another thing than the mean; and rather than counting bootstrap
-    means beyond 0, which is no test under the null hypothesis. Requests count as independent of each other.
+    Were two systems the same, their values could be exchanged, of all requests of a query together: the difference has
+    either sign with equal chance. p is the share of random signs, the observed ones counted among them, that give a
+    mean at least as far from 0 (Fisher's test). Taken rather than a t-test, since recall of one purchase is 0 or 1 and
+    not normal; rather than Wilcoxon's, which tests another thing than the mean; and rather than counting bootstrap
+    means beyond 0, which is no test under the null hypothesis. Groups count as independent of each other.
 
     Args:
         differences: float [R, M]; NaN is left out of its column.
         day: [R], any labels.
+        group: [R], any labels, such as the queries.
         num_flips: how often signs are drawn; p is at least 1 / (num_flips + 1).
         seed: of the draws.
 
@@ -267,7 +293,7 @@ def paired_p_values(differences: np.ndarray, day: np.ndarray, num_flips: int = 9
     for label in np.unique(day):
         of_day = day == label
         weight[of_day] = 1.0 / np.maximum(is_value[of_day].sum(axis=0), 1)
-    shares = np.where(is_value, differences, 0.0) * weight
+    _, shares, _ = _sums_by_group(np.where(is_value, differences, 0.0) * weight, group)
     # Equal means must count as equal, whatever the order of addition: recall takes few values.
     least = np.abs(shares.sum(axis=0)) - 1e-6 * np.abs(shares).sum(axis=0)
     p_values, together = np.full(len(least), np.nan), []

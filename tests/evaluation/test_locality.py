@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from uepp.evaluation.locality import (
@@ -54,6 +54,7 @@ def test_a_distance_is_the_arc_over_the_chord(one: tuple[float, float], other: t
 
 
 @settings(deadline=None, max_examples=60)
+@example((0.0, 1e-74), (1.0, 0.0))
 @given(st.tuples(st.floats(-80, 80), st.floats(-180, 180)), st.tuples(st.floats(-80, 80), st.floats(-180, 180)))
 def test_who_goes_that_far_in_that_direction_is_there(one: tuple[float, float], other: tuple[float, float]) -> None:
     pair = [np.array([value]) for value in (*one, *other)]

@@ -204,7 +204,7 @@ def reported(case: Case) -> dict[str, Any]:
     slices = case.slices()
     names = ("uepp", "bm25")
     measured = {name: measure(one, case.requests, slices, KS) for name, one in zip(names, case.systems, strict=True)}
-    return report(measured, slices, DAY)
+    return report(measured, slices, DAY, case.requests.queries)
 
 
 def test_the_report_compares_the_first_system_with_the_others() -> None:
@@ -236,10 +236,11 @@ def test_figures_do_not_depend_on_who_else_is_compared() -> None:
     case = Case()
     slices = case.slices()
     measured = {name: measure(one, case.requests, slices, KS) for name, one in zip("ab", case.systems, strict=True)}
-    both, alone = report(measured, slices, DAY), report({"a": measured["a"]}, slices, DAY)
+    texts = case.requests.queries
+    both, alone = report(measured, slices, DAY, texts), report({"a": measured["a"]}, slices, DAY, texts)
     assert without_nan(alone["systems"]["a"]) == without_nan(both["systems"]["a"])
     assert alone["comparisons"] == {}
-    again = report({"a": measured["a"], "same": measured["a"]}, slices, DAY)
+    again = report({"a": measured["a"], "same": measured["a"]}, slices, DAY, case.requests.queries)
     same = again["comparisons"]["same"]["all"]["recall@2"]
     assert same == {"difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0}
 

@@ -102,7 +102,7 @@ def metrics_of(asked: Requests) -> dict[str, Any]:
     measured = {name: measure(system, asked, slices, KS) for name, system in SYSTEMS.items()}
     return {
         "run_id": "r",
-        **without_nan(report(measured, slices, asked.day)),
+        **without_nan(report(measured, slices, asked.day, asked.queries)),
         "segments": "by hand, <b>not</b> by count",
         "num_requests": len(asked),
         "num_days": 3,

@@ -77,7 +77,7 @@ def _show(result: dict[str, Any]) -> None:
             box=box.SIMPLE_HEAD,
             title=f"The first {result['top']} products of {result['num_requests']:,} requests of "
             f"{result['num_days']} days",
-            caption="95% intervals of a bootstrap over requests. AUC: within a list, of purchases that are in it",
+            caption="95% intervals of a bootstrap over queries. AUC: within a list, of purchases that are in it",
             caption_justify="left",
         )
         table.add_column("measure", no_wrap=True)

@@ -55,7 +55,9 @@ def compare(
                 "before": means[0],
                 "after": means[1],
                 "difference": means[1] - means[0],
-                "interval": list(paired_interval(recalls[1] - recalls[0], requests.day)),
+                "interval": list(
+                    paired_interval(recalls[1] - recalls[0], requests.day, np.array(requests.queries, object))
+                ),
             }
     return compared
 

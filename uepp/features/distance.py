@@ -38,4 +38,5 @@ def bearing(
     north, other_north = np.radians(latitude), np.radians(other_latitude)
     east = np.radians(np.asarray(other_longitude) - longitude)
     to_north = np.cos(north) * np.sin(other_north) - np.sin(north) * np.cos(other_north) * np.cos(east)
-    return np.degrees(np.arctan2(np.sin(east) * np.cos(other_north), to_north)) % 360.0
+    degrees = np.degrees(np.arctan2(np.sin(east) * np.cos(other_north), to_north)) % 360.0
+    return np.where(degrees == 360.0, 0.0, degrees)  # what an angle just below 0 is rounded to

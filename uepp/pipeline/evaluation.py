@@ -82,7 +82,7 @@ def evaluate_run(
             first = FirstResults(people, places) if has_places else None
             measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
     with announced(console, "intervals"):
-        figures = without_nan(report(measured, slices, requests.day))
+        figures = without_nan(report(measured, slices, requests.day, requests.queries))
     metrics = {
         "run_id": read_json(export_dir / MANIFEST)["run_id"],
         **figures,

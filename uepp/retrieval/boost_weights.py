@@ -124,7 +124,7 @@ def tune_weights(
         num_trials: weightings to try, a fold.
         progress: called after each.
     """
-    fold = _folds(queries)
+    fold, texts = _folds(queries), np.array(queries, object)
     trials: list[dict[str, Any]] = []
     found: list[np.ndarray] = []
     for number in range(int(fold.max()) + 1):
@@ -146,7 +146,8 @@ def tune_weights(
     best_scale = max(SCALES, key=lambda scale: (recall_of[scale], -scale))
     held_out: list[dict[str, Any]] = []
     for scale, values in found_elsewhere.items():
-        behind = paired_interval(found_elsewhere[best_scale] - values, day, confidence=_ONE_STANDARD_ERROR)
+        differences = found_elsewhere[best_scale] - values
+        behind = paired_interval(differences, day, texts, confidence=_ONE_STANDARD_ERROR)
         held_out.append({"scale": scale, "recall": recall_of[scale], "behind_best": list(behind)})
     chosen = next(row["scale"] for row in held_out if row["behind_best"][0] <= 0)
     return TunedWeights(np.mean(found, axis=0), chosen, trials, held_out)
