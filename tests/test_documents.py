@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from uepp.config import Config, load_config, shipped_configs
+from uepp.evaluation.systems import LABELS
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,3 +54,19 @@ def test_the_readme_has_the_test_command_that_ci_runs() -> None:
     block = re.search(r"<!-- tests -->\n```bash\n(.+)\n```\n<!-- /tests -->", readme)
     assert block is not None
     assert "-m pytest" in block.group(1)
+
+
+def test_the_readme_has_the_closing_table_as_it_is_written() -> None:
+    """`table.md` of a run, pasted: headings, names of systems, and the best of each column in bold."""
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- table.md -->\n(.+?)\n<!-- /table.md -->", readme, re.S)
+    assert block is not None
+    heading, _, *lines = block.group(1).splitlines()
+    assert heading == "| system | R@10 | R@100 | R@1000 | head R@100 | torso R@100 | tail R@100 | new R@100 |"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {row[0] for row in rows} <= set(LABELS.values())
+    for column in list(zip(*rows, strict=True))[1:]:
+        best = max(float(cell.strip("*")) for cell in column)
+        assert all(
+            cell == (f"**{best:.3f}**" if float(cell.strip("*")) == best else cell.strip("*")) for cell in column
+        )

@@ -13,7 +13,7 @@ from uepp.evaluation.recall import report, without_nan
 from uepp.evaluation.requests import Judgments, Requests, Targets
 from uepp.evaluation.segments import Segments
 from uepp.evaluation.slices import Slices, slices_of
-from uepp.evaluation.table import headline, print_table
+from uepp.evaluation.table import headline, markdown, print_table
 from uepp.features.requests import RawRequests
 
 NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 14, 12, 8
@@ -262,5 +262,15 @@ def test_what_is_printed() -> None:
     for word in ("R@2", "MRR on", "head", "tail", "new", "BM25, tuned", "by hand"):
         assert word in text
     assert "torso" not in text, "a segment without requests has no column"
+    lines = markdown(metrics, ("recall", "mrr")).splitlines()
+    assert lines[:2] == ["| system | R@2 | R@5 | head R@5 | tail R@5 | new R@5 |", "|---" * 6 + "|"]
+    tables = [lines[2:4], lines[7:9]]
+    for (mine, theirs), key in zip(tables, ("recall@5", "mrr@5"), strict=True):
+        assert mine.startswith("| UEPPR (this run) | ")
+        assert theirs.startswith("| BM25, tuned | ")
+        for line, system in ((mine, "uepp"), (theirs, "bm25")):
+            values = [metrics["systems"][name]["all"][key] for name in ("uepp", "bm25")]
+            own = metrics["systems"][system]["all"][key]
+            assert f" {own:.3f} " in line or (own == max(values) and f" **{own:.3f}** " in line)
     del metrics["comparisons"]["bm25"]
     assert headline(metrics) is None

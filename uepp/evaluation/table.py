@@ -1,7 +1,7 @@
 """What an evaluation prints: the answer in a line, then a row a system."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -51,13 +51,48 @@ def main_key(metrics: dict[str, Any], measure: str) -> str:
     return next((key for key in keys if key.endswith("@100")), keys[len(keys) // 2])
 
 
-def _table(metrics: dict[str, Any], measure: str) -> Table:
+def markdown(metrics: dict[str, Any], measures: Sequence[str] = ("recall",)) -> str:
+    """The closing table as Markdown, the best of each column in bold; arguments as of `print_table`."""
+    lines = []
+    for measure in measures:
+        columns, rows = _grid(metrics, measure)
+        headings = ["system", *(" ".join(column.lines) for column in columns)]
+        lines += ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+        for label, values in rows:
+            cells = [f"**{text}**" if is_best else text for text, is_best in values]
+            lines.append("| " + " | ".join([label, *cells]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+class _Column(NamedTuple):
+    """Of a table: the slice, the measure, and the lines of its heading."""
+
+    part: str
+    key: str
+    lines: tuple[str, ...]
+
+
+def _grid(metrics: dict[str, Any], measure: str) -> tuple[list[_Column], list[tuple[str, list[tuple[str, bool]]]]]:
+    """Columns, and of each system its name and the figures, each with whether it is its column's best."""
     systems: dict[str, Any] = metrics["systems"]
     of_run = next(iter(systems.values()))
-    keys, main = _keys(metrics, measure), main_key(metrics, measure)
-    columns = [(_heading(key), ALL, key) for key in keys]
-    shown = [(name, heading) for name, heading in _SLICES if _says_something(of_run, name)]
-    columns += [(f"{heading}\n{_heading(main)}", name, main) for name, heading in shown]
+    main = main_key(metrics, measure)
+    columns = [_Column(ALL, key, (_heading(key),)) for key in _keys(metrics, measure)]
+    columns += [_Column(name, main, (heading, _heading(main))) for name, heading in _shown(of_run)]
+    rows = [[scores[column.part][column.key] for column in columns] for scores in systems.values()]
+    best = [max((value for value in column if value is not None), default=None) for column in zip(*rows, strict=True)]
+    texts = [
+        [("–" if value is None else _plain(value), value is not None and value == highest)
+         for value, highest in zip(values, best, strict=True)]
+        for values in rows
+    ]  # fmt: skip
+    return columns, [(LABELS.get(name, name), cells) for name, cells in zip(systems, texts, strict=True)]
+
+
+def _table(metrics: dict[str, Any], measure: str) -> Table:
+    of_run = next(iter(metrics["systems"].values()))
+    shown = _shown(of_run)
     sizes = ", ".join(f"{heading} {of_run[name]['num_requests']:,}" for name, heading in shown)
     note = "; new: not bought before" if any(name == "non_repeat" for name, _ in shown) else ""
     table = Table(
@@ -65,15 +100,18 @@ def _table(metrics: dict[str, Any], measure: str) -> Table:
         caption=f"Requests: {sizes}{note}. {metrics['segments']}",
         caption_justify="left",
     )
+    columns, rows = _grid(metrics, measure)
     table.add_column("system")  # in a narrow terminal names wrap, figures do not
-    for heading, *_ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows = [[scores[name][key] for _, name, key in columns] for scores in systems.values()]
-    best = [max((value for value in column if value is not None), default=None) for column in zip(*rows, strict=True)]
-    for name, values in zip(systems, rows, strict=True):
-        cells = [_cell(value, value == highest) for value, highest in zip(values, best, strict=True)]
-        table.add_row(LABELS.get(name, name), *cells)
+    for column in columns:
+        table.add_column("\n".join(column.lines), justify="right", no_wrap=True)
+    for label, cells in rows:
+        table.add_row(label, *(f"[bold]{text}[/bold]" if is_best else text for text, is_best in cells))
     return table
+
+
+def _shown(of_run: dict[str, Any]) -> list[tuple[str, str]]:
+    """Slices that get a column, with their headings."""
+    return [(name, heading) for name, heading in _SLICES if _says_something(of_run, name)]
 
 
 def _says_something(scores: dict[str, Any], name: str) -> bool:
@@ -89,12 +127,6 @@ def _keys(metrics: dict[str, Any], measure: str) -> list[str]:
 def _heading(key: str) -> str:
     name, k = key.split("@")
     return f"R@{k}" if name == "recall" else f"@{k}"
-
-
-def _cell(value: float | None, is_best: bool) -> str:
-    if value is None:
-        return "–"
-    return f"[bold]{value:.3f}[/bold]" if is_best else f"{value:.3f}"
 
 
 def _plain(value: float) -> str:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import MANIFEST, fingerprint, read_json, write_json
+from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
 from uepp.config import Config, load_config
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import validate, validate_events
@@ -23,6 +23,7 @@ from uepp.evaluation.requests import Requests, load_judgments, load_requests
 from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import slices_of
 from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
+from uepp.evaluation.table import markdown
 from uepp.features.catalog import num_products_before
 from uepp.pipeline.stored import read_run
 from uepp.retrieval.export import open_export
@@ -95,6 +96,8 @@ def evaluate_run(
         "chosen": known.used,
     }
     write_json(target, metrics)
+    with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as path:
+        path.write_text(markdown(metrics), encoding="utf-8")
     return metrics, target
 
 
