@@ -174,7 +174,7 @@ def test_the_main_job_ends_with_a_table_the_run_and_the_next_command(job: Job, c
 
 def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
     names = {path.name for path in job.run.iterdir()}
-    assert {"config.yaml", "checkpoints", "metrics.json", "logs", "export"} <= names
+    assert {"config.yaml", "checkpoints", "metrics.json", "table.md", "logs", "export"} <= names
     assert not [name for name in names if name.startswith(".")]
     exported = {path.name for path in (job.run / "export").iterdir()}
     towers = {"query_tower", "product_tower"}
@@ -184,6 +184,9 @@ def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
     assert costs["seconds"].keys() == {"mining", "features", "training", "tuning of BM25", "export"}
     assert all(seconds >= 0 for seconds in costs["seconds"].values())
     assert 2**27 < costs["peak_memory_bytes"] < 2**38, "bytes"
+    query = costs["query"]
+    assert 0 < query["tower_p50_ms"] + query["index_p50_ms"] <= 2 * query["p50_ms"] <= 2 * query["p99_ms"]
+    assert query["num_requests"] == min(200, job.metrics["num_requests"])
     assert list((job.run / "logs").rglob("events.out.tfevents.*"))
     assert tf.train.latest_checkpoint(str(job.run / "checkpoints")).endswith("ckpt-10")
     assert (job.run / "checkpoints" / "ckpt-5.index").is_file()

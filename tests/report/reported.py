@@ -170,7 +170,11 @@ def facts_of(directory: Path, metrics: dict[str, Any], **changes: Any) -> Facts:
         num_events=1_234,
         num_examples=567,
         training=Training(100, 3_700.0, 13.8),
-        costs={"seconds": {"mining": 12.0, "features": 30.0, "training": 3_720.0}, "peak_memory_bytes": 2_345_678_901},
+        costs={
+            "seconds": {"mining": 12.0, "features": 30.0, "training": 3_720.0},
+            "peak_memory_bytes": 2_345_678_901,
+            "query": {"p50_ms": 4.321, "p99_ms": 9.876, "num_requests": 200},
+        },
         sizes={"vectors": 20_480, "index": 999},
         boosting=None,
         tuning=None,

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from reported import STUDY, cell, facts_of, metrics_of, requests
 
-from uepp.config import Config, TrainingConfig, load_config
+from uepp.config import Config, TrainingConfig, load_config, merge_settings, shipped_studies
 from uepp.errors import InputError
+from uepp.evaluation.systems import SYSTEMS
 from uepp.report import answer, gather, paper, records, wording
 from uepp.report.figures import Point
+from uepp.study import load_study
 
 
 def write(path: Path, value: Any) -> Path:
@@ -192,12 +194,58 @@ def test_the_paper_has_a_figure_in_every_column() -> None:
     assert all(len(pair) == 2 for row in paper.figures()["changes"] for pair in row["ours"])
 
 
-@pytest.mark.parametrize(("name", "expected"), [("etsy", "UEPPR"), ("demo", "UEPPR rand"), ("base", None)])
-def test_which_of_the_papers_systems_a_run_is(name: str, expected: str | None) -> None:
-    config = load_config(name)
-    if expected == "UEPPR" and "text" not in config.model.product_encoders:
-        expected = "UEPPR no T5"
-    assert paper.own_name(config) == expected
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("etsy", {}, "UEPPR no T5"),
+        ("demo", {}, "UEPPR no T5"),
+        ("base", {}, None),
+        # The paper's own: its hinge, random and in-batch negatives; and what is none of them.
+        ("demo", {"loss": {"kind": "hinge"}}, "UEPPR rand"),
+        ("demo", {"loss": {"kind": "hinge"}, "negatives": {"in_batch": "hardest", "num_in_batch": 8}}, "UEPPR no T5"),
+        ("demo", {"negatives": {"in_batch_weight": [0.0, 0.0]}}, "UEPPR rand"),
+        ("demo", {"negatives": {"in_batch_weight": [0.0, 0.0], "dynamic_pool": 64}}, "UEPPR no T5"),
+        (
+            "demo",
+            {"negatives": {"in_batch_weight": [0.0, 0.0], "dynamic_pool": 64, "dynamic_weight": [0.0, 0.0]}},
+            "UEPPR rand",
+        ),
+    ],
+)
+def test_which_of_the_papers_systems_a_run_is(name: str, changes: dict[str, Any], expected: str | None) -> None:
+    assert paper.own_name(load_config(name, extra=changes)) == expected
+
+
+def test_a_run_and_the_study_call_the_same_settings_the_same() -> None:
+    """A variant of `table1` is of the paper's row that a run with its settings is of; the hinge's rows are beyond it."""
+    study = load_study("table1")
+    rows = {row["name"]: row["ours"] for row in paper.figures()["systems"]["rows"]}
+    for variant in ("UEPPR", "UEPPR no T5", "UEPPR rand"):
+        settings = merge_settings(study.settings, study.variants[variant])
+        config = load_config(study.config, extra=settings)
+        assert paper.own_name(config) == variant
+        assert rows[variant] == [variant]
+    for variant in ("Base", "Large vocab", "UEPPR not personalised"):
+        changes = dict(study.variants[variant])
+        config = load_config(changes.pop("config", study.config), extra=merge_settings(study.settings, changes))
+        assert paper.own_name(config) is None
+
+
+def test_every_name_of_ours_is_a_systems_or_a_row_of_a_shipped_study() -> None:
+    """What no study calls so would never be found."""
+    studies = [load_study(name) for name in shipped_studies()]
+    variants = {variant for study in studies for variant in study.variants}
+    boosted = {f"{variant}, boosted" for study in studies if "uepp_boost" in study.also for variant in study.variants}
+    table = paper.figures()
+    assert {name for row in table["systems"]["rows"] for name in row["ours"]} <= SYSTEMS.keys() | variants | boosted
+    assert {name for row in table["changes"] for pair in row["ours"] for name in pair} <= variants
+
+
+def test_a_boosted_study_is_the_papers_boosted_system(tmp_path: Path) -> None:
+    study = {"variants": {"UEPPR no T5": [cell(1, 0.4)], "UEPPR no T5, boosted": [cell(1, 0.7)]}}
+    rows = {row[0]: row for row in paper.systems(facts_of(tmp_path, metrics_of(requests()), studies={"t": study}))}
+    assert rows["UEPPR boost"][2] == "UEPPR no T5, boosted (t)"
+    assert rows["UEPPR boost"][3][0] == pytest.approx(0.7)
 
 
 def test_systems_of_the_paper_are_found_among_ours(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_every_part_is_there(elements: Elements) -> None:
         "42 s",
         "2.3 GB",
         "0.3 and 0.5 ms",
+        "4.32 and 9.88 ms",
         "1 h 1 min",
         "1,234",
         "data.report_days",

@@ -16,6 +16,7 @@ from uepp.config import Config, load_config
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import validate, validate_events
 from uepp.errors import InputError
+from uepp.evaluation.latency import query_latency
 from uepp.evaluation.locality import FirstResults, is_abroad, places_of
 from uepp.evaluation.measures import measure
 from uepp.evaluation.recall import report, without_nan
@@ -28,7 +29,7 @@ from uepp.features.catalog import num_products_before
 from uepp.pipeline.stored import read_run
 from uepp.retrieval.export import open_export
 from uepp.retrieval.refresh import refuse_refreshed
-from uepp.runs.directory import announced
+from uepp.runs.directory import add_cost, announced
 
 __all__ = ["OPPONENTS", "evaluate_run"]
 _READ_QUALITY = ("uepp_boost", "uepp_rerank")
@@ -82,6 +83,9 @@ def evaluate_run(
         with announced(console, f"evaluation of {name}"):
             first = FirstResults(people, places) if has_places else None
             measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
+    if data is None and events is None and window == "report":
+        with announced(console, "latency"):
+            add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw))
     with announced(console, "intervals"):
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
     metrics = {

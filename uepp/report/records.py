@@ -37,12 +37,12 @@ def costs(facts: Facts) -> list[tuple[str, str]]:
     ]
     peak = facts.costs.get("peak_memory_bytes")
     lines.append(("memory of the process, at most", _NOT_RECORDED if peak is None else wording.size(peak)))
+    query = facts.costs.get("query")
+    alone = "" if query is None else f"{query['p50_ms']:.3g} and {query['p99_ms']:.3g} ms, each alone"
+    lines.append(("query through tower and index, p50 and p99", alone or _NOT_RECORDED))
     point = served_point(facts.tuning)
     if point is None:
-        lines += [
-            (name, f"{_NOT_RECORDED} (uepp tune measures it)")
-            for name in ("query, p50 and p99", "index, bytes a product")
-        ]
+        lines.append(("index, bytes a product", f"{_NOT_RECORDED} (uepp tune measures it)"))
     else:
         lines.append(
             (

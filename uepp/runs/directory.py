@@ -156,8 +156,17 @@ def announced(console: Console, name: str, *, run_dir: Path | None = None, adds:
         _keep_cost(run_dir / COSTS, name, seconds, adds)
 
 
+def add_cost(run_dir: Path, **figures: Any) -> None:
+    """Keep other figures in the run's `costs.json`."""
+    write_json(run_dir / COSTS, {**_costs(run_dir / COSTS), **figures})
+
+
+def _costs(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
+
+
 def _keep_cost(path: Path, name: str, seconds: float, adds: bool) -> None:
-    costs: dict[str, Any] = read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
+    costs = _costs(path)
     before = costs["seconds"].get(name, 0) if adds else 0
     costs["seconds"][name] = round(before + seconds, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
