@@ -145,7 +145,7 @@ def test_a_study_makes_its_text_encoders_once(data: Path, tmp_path: Path) -> Non
     """Two variants take one encoder, which is pretrained on the study's data; a third has none."""
     tiny = {
         "vocabulary_size": 60, "dim": 8, "num_layers": 1, "num_heads": 2, "intermediate_dim": 8, "max_tokens": 8,
-        "batch_size": 8, "max_steps": 0,
+        "batch_size": 8, "max_steps": 0, "held_out_share": 0.3,
     }  # fmt: skip
     with_text = {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": "t5"}}
     variants = {

@@ -150,6 +150,16 @@ def test_bad_events_are_refused(tmp_path: Path, name: str) -> None:
     assert_refused(tmp_path, ["events.parquet", *expected])
 
 
+def test_a_product_that_is_graded_twice_for_a_query_is_refused(tmp_path: Path) -> None:
+    graded = {"query": ["lamp", "mug", "lamp", "lamp", "mug"], "product_id": ["b", "b", "ç", "b", "b"]}
+    table = pa.table({**graded, "grade": [1.0, 2.0, 3.0, 2.5, 2.0]})
+    write(tmp_path, judgments=table)
+    expected = "column query, product_id, row 3: 'lamp', 'b' is a duplicate of row 0; allowed is one row a query and"
+    assert_refused(tmp_path, ["judgments.parquet", expected])
+    write(tmp_path, judgments=table.slice(0, 3))
+    assert schema.validate(tmp_path).rows["judgments"] == 3
+
+
 def test_the_row_is_counted_over_batches(tmp_path: Path) -> None:
     many = pa.concat_tables([events()] * 50_000 + [events(type=["search", "click", "cart", "none"])])
     write(tmp_path)

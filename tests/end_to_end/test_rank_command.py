@@ -16,6 +16,7 @@ from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.errors import InputError
+from uepp.pipeline import ranking
 from uepp.relevance.ranker import read_ranker
 from uepp.relevance.ranking_features import Asked
 from uepp.serving.search import Searcher
@@ -34,8 +35,11 @@ class Judge(tf.Module):
         return {"logit": logit + 0.0 * tf.cast(tf.strings.length(query), tf.float32), "score": tf.sigmoid(logit)}
 
 
-def write_run(run: Path, *, by_price: bool, late: bool = False) -> Path:
-    """A finished run: of the eight most similar products, buyers take the cheapest, or the one of the highest worth."""
+def write_run(run: Path, *, by_price: bool, late: bool = False, quality: str = "quality_stars") -> Path:
+    """A finished run: of the eight most similar products, buyers take the cheapest, or the one of the highest worth.
+
+    With another name of `quality` the worth is known in that column at T, and `late`: as it is years later.
+    """
     rng = np.random.default_rng(3)
     subjects = unit(rng.standard_normal((NUM_SUBJECTS, DIM)))
     vectors = unit(subjects[np.arange(NUM_PRODUCTS) % NUM_SUBJECTS] + 0.25 * rng.standard_normal((NUM_PRODUCTS, DIM)))
@@ -54,9 +58,11 @@ def write_run(run: Path, *, by_price: bool, late: bool = False) -> Path:
         "price": price,
         "created_at": pa.nulls(NUM_PRODUCTS, TIMESTAMP),
     }
-    products["quality_as_of"] = pa.array([T.replace(year=2030) if late else None] * NUM_PRODUCTS, TIMESTAMP)
-    if late:
-        products["quality_stars"] = worth
+    is_told = late or quality != "quality_stars"
+    as_of = T.replace(year=2030) if late else T
+    products["quality_as_of"] = pa.array([as_of if is_told else None] * NUM_PRODUCTS, TIMESTAMP)
+    if is_told:
+        products[quality] = worth
     queries, bought = [], []
     for number in range(240):
         query = unit(subjects[[number % NUM_SUBJECTS]] + 0.15 * rng.standard_normal((1, DIM)))[0]
@@ -154,13 +160,114 @@ def test_rank_search_and_off(run: Path, call: Call, monkeypatch: pytest.MonkeyPa
     assert "has no ranker" in call("evaluate", run, "--against", "uepp_rerank").error
 
 
-def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path, call: Call) -> None:
-    run = write_run(tmp_path / "run", by_price=False)
+def write_judge(saved: Path, trained: list[str] | None) -> Path:
+    """The SavedModel of a run of `uepp relevance train`, with the record of its queries, or without."""
     judge = Judge()
-    saved = tmp_path / "relevance run" / "cross_encoder"
     tf.saved_model.save(judge, str(saved), signatures={"serving_default": judge.score})
     write_json(saved / "cross_encoder.json", {"fields": ["title"]})
+    if trained is not None:
+        pq.write_table(pa.table({"query": pa.array(trained, pa.string())}), saved / "trained_queries.parquet")
     write_manifest(saved, run_id="judge")
+    return saved
+
+
+def asked(run: Path) -> dict[str, list[str]]:
+    """Queries of the requests of both windows."""
+    requests = pq.read_table(run / "mined" / "0123" / "requests.parquet").to_pylist()
+    return {name: [one["query"] for one in requests if one["window"] == name] for name in ("selection", "report")}
+
+
+def test_queries_that_a_cross_encoder_was_trained_on_are_left_out(tmp_path: Path, call: Call) -> None:
+    """Of both windows and for all systems; the record goes with the model into the export, and tells it there again."""
+    run = write_run(tmp_path / "run", by_price=False)
+    queries = asked(run)
+    seen = [f" {query.upper()} " for query in queries["selection"][:40] + queries["report"][::2]]
+    saved = write_judge(tmp_path / "relevance run" / "cross_encoder", [*seen, "never asked"])
+    outcome = call("relevance", "rank", run, "--cross-encoder", saved.parent)
+    line = "trained on their queries: 40 of 120 selection and 60 of 120 report requests"
+    assert line in " ".join(outcome.out.split())
+    assert line in " ".join(outcome.err.split())
+    result = read_json(run / "ranking" / "report.json")
+    assert result["cross_encoder"] == {
+        "num_trained_queries": 101,
+        "requests": {
+            "selection": {"num_requests": 120, "num_left_out": 40},
+            "report": {"num_requests": 120, "num_left_out": 60},
+        },
+    }
+    assert result["trained_on"]["num_requests"] == 80
+    assert result["num_requests"] == 60
+    assert {one["all"]["num_requests"] for one in result["systems"].values()} == {60}
+
+    # An evaluation has all requests, so it does not compare the ranker.
+    why = "the ranker's cross-encoder was trained on the queries of 60 of 120 requests"
+    assert why in call("evaluate", run, "--against", "uepp_rerank").error
+    assert f"not compared: uepp_rerank; {why}" in " ".join(call("evaluate", run).err.split())
+    assert "uepp_rerank" not in read_json(run / "metrics.json")["comparisons"]
+
+    # What those requests led to is in nothing: with other purchases there all figures are the same.
+    assert result["chosen"] == "ranker_cross_encoder"
+    model = (run / "export" / "ranker" / "model.txt").read_text()
+    path = run / "mined" / "0123" / "requests.parquet"
+    requests = pq.read_table(path)
+    rows = requests.to_pylist()
+    known = {" ".join(query.lower().split()) for query in seen}
+    for row in rows:
+        if " ".join(row["query"].lower().split()) in known:
+            row["targets"] = row["non_repeat_targets"] = ["0000"]
+    pq.write_table(pa.Table.from_pylist(rows, requests.schema), path)
+    shutil.rmtree(saved.parent)
+    copied = run / "export" / "ranker" / "cross_encoder"
+    again = call("relevance", "rank", run, "--cross-encoder", copied, "--json").json
+    assert again == result
+    assert (run / "export" / "ranker" / "model.txt").read_text() == model
+
+
+def test_a_cross_encoder_that_was_trained_on_all_is_refused(run: Path, tmp_path: Path, call: Call) -> None:
+    queries, before = asked(run), digests(run / "export")
+    for number, (trained, expected) in enumerate(
+        (
+            (queries["selection"][:-4], "of 116 of 120 requests of the selection window, 4 other queries are left"),
+            (queries["report"], "of 120 of 120 requests of the report window, 0 other queries are left"),
+        )
+    ):
+        saved = write_judge(tmp_path / f"judge {number}", trained)
+        assert expected in call("relevance", "rank", run, "--cross-encoder", saved).error
+    assert digests(run / "export") == before
+
+
+def test_a_cross_encoder_without_a_record_is_unknown(tmp_path: Path, call: Call) -> None:
+    run = write_run(tmp_path / "run", by_price=False)
+    saved = write_judge(tmp_path / "judge", None)
+    outcome = call("relevance", "rank", run, "--cross-encoder", saved)
+    assert "It is not known which queries the cross-encoder was trained on" in " ".join(outcome.out.split())
+    about = read_json(run / "ranking" / "report.json")["cross_encoder"]
+    assert about["num_trained_queries"] is None
+    assert {one["num_left_out"] for one in about["requests"].values()} == {0}
+
+
+def test_a_column_of_any_name_is_ranked_by_and_served(tmp_path: Path, call: Call) -> None:
+    """`rank` published a model that search then refused, since LightGBM had taken the blank out of the name."""
+    run = write_run(tmp_path / "run", by_price=False, quality="quality_star rating")
+    result = call("relevance", "rank", run, "--json").json
+    assert result["chosen"] == "ranker"
+    assert result["rankers"]["ranker"]["gains"]["quality_star rating"] > 0.3
+    hits = call("search", run, asked(run)["report"][0], "--rerank", "--k", "5", "--json").json["hits"]
+    assert [hit["ranker_rank"] for hit in hits] == [1, 2, 3, 4, 5]
+
+
+def test_a_ranker_that_does_not_load_is_not_published(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("relevance", "rank", run, "--json").json["chosen"] == "ranker"
+    before = digests(run / "export")
+    learned = ranking.train_ranker
+    monkeypatch.setattr(ranking, "train_ranker", lambda *given: learned(*given)._replace(model="tree"))
+    assert "not a model of LightGBM" in call("relevance", "rank", run).error
+    assert digests(run / "export") == before
+
+
+def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path, call: Call) -> None:
+    run = write_run(tmp_path / "run", by_price=False)
+    saved = write_judge(tmp_path / "relevance run" / "cross_encoder", [])
     outcome = call("relevance", "rank", run, "--cross-encoder", saved.parent)
     assert outcome.code == 0, outcome.err
     for heading in ("AUC", "MRR", "NDCG@5", "NDCG@20", "Precision@20", "Recall@20", "no re-ranking"):

@@ -122,6 +122,21 @@ def test_an_unseen_query_backs_off_to_popularity(tmp_path: Path) -> None:
     assert ranking[1] != popular
 
 
+def test_a_query_counts_however_it_is_written(tmp_path: Path) -> None:
+    """As in the graph and the towers: case, accents and punctuation say nothing; a query of signs is those signs."""
+    rows: list[Row] = [("Góld!", "p0", 9, 1, 1), ("gold", "p4", 1, 1, 3), ("GOLD", "p3", 0, 0, 8), ("♥", "p5", 0, 0, 2)]
+    system = CategoryPopularity(write_graph(tmp_path, rows), products(), ("purchase",))
+    first, *others, heart, star = rank(system, ["gold", "GÓLD", " gold. ", "♥", "★"], 6, 6).tolist()
+    assert others == [first] * 2
+    popular = rank(Popularity(tmp_path, products(), ("purchase",)), ["x"], 6, 6)[0].tolist()
+    expected = category_oracle([("gold", *row[1:]) for row in rows[:3]] + rows[3:], "gold", ("purchase",), 6)
+    assert [product for product in first if product >= 0] == [
+        row for row in np.argsort(-np.array(expected), kind="stable") if expected[row] > 0
+    ]
+    assert star == popular
+    assert heart != popular
+
+
 _NAMES = st.sampled_from(["p0", "p1", "p2", "p3", "p4", "p5", "gone"])
 _COUNTS = st.integers(0, 3)
 _GRAPHS = st.dictionaries(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uepp.config import HistoryConfig
+from uepp.errors import InputError
 from uepp.evaluation.measures import measure
 from uepp.evaluation.requests import load_judgments, load_requests
 from uepp.evaluation.segments import Segments
@@ -129,6 +130,21 @@ def test_grades_of_the_queries_that_are_asked(tmp_path: Path) -> None:
     found = sorted(zip(judgments.pairs.request, judgments.pairs.product_index, judgments.grades, strict=True))
     assert found == [(0, -1, 1.0), (0, 4, 3.0), (2, 0, 0.5), (3, -1, 1.0), (3, 4, 3.0)]
     assert load_judgments(tmp_path / "judgments.parquet", ["unknown"], PRODUCTS) is None
+
+
+def test_a_product_that_is_graded_twice_is_refused(tmp_path: Path) -> None:
+    """Its gain would count twice among what is found, and NDCG exceed 1. Two queries may grade the same product."""
+    graded = {"query": ["lamp", "mug", "lamp", "lamp"], "product_id": ["next", "next", "old", "next"]}
+    table = pa.table({**graded, "grade": [3.0, 2.0, 1.0, 3.0]})
+    path = tmp_path / "judgments.parquet"
+    pq.write_table(table, path)
+    said = r"judgments\.parquet: column query, product_id, row 3: 'lamp', 'next' is a duplicate of an earlier row; all"
+    with pytest.raises(InputError, match=said):
+        load_judgments(path, ["lamp"], PRODUCTS)
+    with pytest.raises(InputError, match=said):
+        load_judgments(path, ["mug"], PRODUCTS)
+    pq.write_table(table.slice(0, 3), path)
+    assert load_judgments(path, ["lamp"], PRODUCTS) is not None
 
 
 # Who asked

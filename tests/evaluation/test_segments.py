@@ -46,11 +46,22 @@ def segment_oracle(count: int, head: int, torso: int) -> str:
 def test_thirds_of_the_traffic(tmp_path: Path) -> None:
     """30 requests: `gift` makes 10 of them; `ring` and `mug` the next 10; the tail is the rest and the unseen."""
     counts = {"gift": 10, "ring": 6, "mug": 4} | {f"rare {number}": 2 for number in range(5)}
-    queries = ["mug", "never asked", "gift", "rare 3", "ring", "gift", "Gift"]
+    queries = ["mug", "never asked", "gift", "rare 3", "ring", "gift", "gifts"]
     segments = assign_segments(queries, write_export(tmp_path, counts), by="query_count")
     assert segments.labels.tolist() == ["torso", "tail", "head", "tail", "torso", "head", "tail"]
     assert "head ≥ 10" in segments.rule
     assert "torso ≥ 4" in segments.rule
+
+
+def test_queries_that_differ_in_case_accents_or_punctuation_are_one(tmp_path: Path) -> None:
+    """Together they make a third of the 30 requests, as one query in the graph; signs alone are told apart."""
+    counts = {"Café mug": 4, "cafe mug": 4, "cafe-mug!": 3, "ring": 9, "♥": 2, "★": 1} | {f"r {n}": 1 for n in range(7)}
+    export = write_export(tmp_path, counts)
+    queries = ["CAFE MUG", "café  mug", "ring", "Ring", "♥", "★", "☆", "r 3"]
+    segments = assign_segments(queries, export, by="query_count")
+    assert segments.labels.tolist() == ["head", "head", "torso", "torso", *["tail"] * 4]
+    assert "head ≥ 11, torso ≥ 9" in segments.rule
+    assert "training window" in assign_segments(["CAFE MUG", *["unseen"] * 9], export).rule, "a tenth was seen"
 
 
 @settings(max_examples=100, deadline=None)

@@ -30,6 +30,10 @@ def minilm() -> TextEncoder:
     return bert.load_sentence_encoder(bert.locate("minilm"), 32)[0]
 
 
+def minilm_folder() -> Path:
+    return Path(bert.locate("minilm").source)
+
+
 def by_definition(folder: Path, ids: list[int]) -> np.ndarray:
     """MiniLM in NumPy, from its paper's formulas and the names in its file; float64."""
     from safetensors.numpy import load_file
@@ -69,14 +73,14 @@ def test_vectors_are_those_of_the_formulas(minilm: TextEncoder) -> None:
     ids = minilm.tokenize(tf.constant(TEXTS[:4])).numpy()
     vectors = minilm.encode(ids).numpy()
     for row, vector in zip(ids, vectors, strict=True):
-        np.testing.assert_allclose(vector, by_definition(bert.locate("minilm"), row[row != 0].tolist()), atol=2e-5)
+        np.testing.assert_allclose(vector, by_definition(minilm_folder(), row[row != 0].tolist()), atol=2e-5)
 
 
 @needs_minilm
 def test_pieces_are_those_of_the_published_tokeniser(minilm: TextEncoder) -> None:
     from tokenizers import Tokenizer
 
-    library = Tokenizer.from_file(str(bert.locate("minilm") / "tokenizer.json"))
+    library = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     library.no_padding()
     library.enable_truncation(32)
     odd = [
@@ -157,19 +161,67 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bert, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r'not installed; pip install "uepp\[minilm\]"'):
         bert.locate("minilm")
-    good = folder_with(tmp_path / "good")
-    assert bert.locate(str(good)) == good
+    folder = folder_with(tmp_path / "good")
+    good = bert.locate(str(folder))
+    assert (good.source, good.num_layers, good.num_positions, good.has_exact_gelu) == (str(folder), 1, 64, False)
     with pytest.raises(InputError, match=r"max_tokens = 65: must be 3 to 64"):
         bert.load_sentence_encoder(good, 65)
     with pytest.raises(InputError, match=r"KerasHub cannot load it|safetensors.*uepp\[minilm\]"):
         bert.load_sentence_encoder(good, 32)
     with pytest.raises(InputError, match="model_type is 'gpt2'"):
-        bert.load_sentence_encoder(folder_with(tmp_path / "gpt", model_type="gpt2"), 32)
-    with pytest.raises(InputError, match=r"vocab.txt: no \[CLS\]"):
-        bert.WordPieceTokens(folder_with(tmp_path / "words", "[PAD]\n[UNK]\nred\n[SEP]\n"), 8)
-    with pytest.raises(InputError, match=r"\[PAD\] is line 2"):
-        bert.WordPieceTokens(folder_with(tmp_path / "order", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n"), 8)
-    (shutil.copytree(good, tmp_path / "pooling") / "1_Pooling").mkdir()
+        bert.locate(str(folder_with(tmp_path / "gpt", model_type="gpt2")))
+    for name, words, message in (
+        ("words", "[PAD]\n[UNK]\nred\n[SEP]\n", r"vocab.txt: no \[CLS\]"),
+        ("order", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n", r"vocab.txt: \[PAD\] is word 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bert.WordPieceTokens(bert.Vocabulary.read(folder_with(tmp_path / name, words)), 8)
+    (shutil.copytree(folder, tmp_path / "pooling") / "1_Pooling").mkdir()
     (tmp_path / "pooling" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     with pytest.raises(InputError, match="pooling_mode_cls_token; only pooling_mode_mean_tokens"):
-        bert.load_sentence_encoder(tmp_path / "pooling", 32)
+        bert.load_sentence_encoder(bert.locate(str(tmp_path / "pooling")), 32)
+    write_preset(tmp_path / "preset")
+    (tmp_path / "preset" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"--from .*preset: not a BERT that KerasHub can load"):
+        bert.locate(str(tmp_path / "preset"))
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "chair", "##s"]
+
+
+def write_preset(directory: Path) -> Any:
+    import keras_hub
+
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 20}
+    backbone = keras_hub.models.BertBackbone(vocabulary_size=len(WORDS), **sizes)
+    backbone.save_to_preset(str(directory))
+    keras_hub.models.BertTokenizer(WORDS, lowercase=True).save_to_preset(str(directory))
+    return backbone
+
+
+def test_a_preset_of_keras_hub_by_its_folder_or_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is for KerasHub to fetch; what comes is the same as from the folder."""
+    import keras_hub
+
+    backbone = write_preset(tmp_path / "preset")
+    found = bert.locate(str(tmp_path / "preset"))
+    assert (found.num_layers, found.num_positions, found.has_exact_gelu) == (2, 20, False)
+    assert (list(found.vocabulary.words), found.vocabulary.is_lower) == (WORDS, True)
+    encoder, facts = bert.load_sentence_encoder(found, 8)
+    assert (facts["name"], facts["num_layers"]) == ("preset", 2)
+    ids = encoder.tokenize(tf.constant(["Red chairs"]))
+    assert ids.numpy().tolist() == [[2, 5, 6, 7, 3, 0, 0, 0]]
+    inputs = {"token_ids": ids[:, :5], "segment_ids": tf.zeros([1, 5], tf.int32), "padding_mask": tf.ones([1, 5])}
+    expected = np.asarray(backbone(inputs)["sequence_output"]).mean(axis=1)
+    np.testing.assert_allclose(encoder.encode(ids), expected, atol=1e-5)
+
+    write_preset(tmp_path / "other")
+    digest = found.digest()
+    assert digest != bert.locate(str(tmp_path / "other")).digest(), "other weights"
+    fetched = {"bert_tiny_en_uncased": str(tmp_path / "preset")}
+    for kind in (keras_hub.models.BertBackbone, keras_hub.models.BertTokenizer):
+        load = kind.from_preset
+        monkeypatch.setattr(kind, "from_preset", lambda name, load=load, **more: load(fetched[name], **more))
+    named = bert.locate("bert_tiny_en_uncased")
+    assert (named.source, named.num_layers) == ("bert_tiny_en_uncased", 2)
+    assert named.digest() == digest

@@ -1,5 +1,6 @@
 """Products and their most purchased queries."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,26 @@ def test_held_out_products_depend_on_nothing_but_their_id(tmp_path: Path) -> Non
     assert drawn < held_out(all_edges, held_out_share=0.6)
 
 
+def test_the_products_that_are_reported_do_not_choose(tmp_path: Path) -> None:
+    """About half of the held-out ones, by their id alone, whatever share is held out."""
+
+    def reported(edges: Sequence[Edge], **changes: Any) -> set[str]:
+        pairs = load(tmp_path, edges, **changes)
+        assert not (pairs.is_reported & ~pairs.is_held_out).any()
+        return {IDS[row] for row, is_told in zip(pairs.product_index, pairs.is_reported, strict=True) if is_told}
+
+    all_edges = fill("none")
+    drawn = {name for name in IDS if hashlib.md5(name.encode()).digest()[8] % 2}
+    assert 12 < len(drawn) < 28
+    assert reported(all_edges, held_out_share=0.9) < drawn
+    assert reported(all_edges) == reported(all_edges, held_out_share=0.9) & held_out_by_hand(0.3)
+    assert reported(all_edges[3:]) == reported(all_edges) & {edge[1] for edge in all_edges[3:]}
+
+
+def held_out_by_hand(share: float) -> set[str]:
+    return {name for name in IDS if int(hashlib.md5(name.encode()).hexdigest()[:16], 16) / 2**64 < share}
+
+
 def test_no_product_is_on_both_sides(tmp_path: Path) -> None:
     edges = [(f"{name} {n}", name, 1, 1, 1 + n) for name in IDS for n in range(3)]
     pairs = load(tmp_path, edges, queries_per_product=3)
@@ -125,3 +146,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         load(tmp_path, fill("none"), held_out_share=0.001)
     with pytest.raises(InputError, match=r"held_out_share = 0.999: keeps 40 of 40 products"):
         load(tmp_path, fill("none"), held_out_share=0.999)
+    # Two products are held out, and both fall to the same half.
+    told = sorted(name for name in held_out_by_hand(0.3) if hashlib.md5(name.encode()).digest()[8] % 2)[:2]
+    others = [edge for edge in fill("none") if edge[1] not in held_out_by_hand(0.3) or edge[1] in told]
+    with pytest.raises(InputError, match=rf"keeps 2 of {len(others)} products with a query, 2 of them to report; at"):
+        load(tmp_path, others)

@@ -1,6 +1,10 @@
 """`uepp pretrain` from data to encoder, and what it refuses."""
 
+import csv
+import hashlib
 import json
+import shlex
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,11 @@ import tensorflow as tf
 import yaml
 from commands import Call
 
-from uepp.artifacts import check_manifest
-from uepp.features.text_encoder import open_text_encoder
+from uepp.artifacts import check_manifest, sha256, write_json
+from uepp.cli.training import _train_command
+from uepp.config import Config, TextConfig, load_config, save_config
+from uepp.errors import InputError
+from uepp.features.text_encoder import check_text_encoder_fits, open_text_encoder
 from uepp.pretraining.generation import QueryWriter
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -67,7 +74,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, made by the function that the command calls."""
     from rich.console import Console
 
-    from uepp.config import load_config
     from uepp.pretraining.run import pretrain
 
     run = tmp_path_factory.mktemp("finished") / "run"
@@ -76,10 +82,10 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_the_run_directory(finished: Path) -> None:
+def test_the_run_directory(finished: Path, data: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml", "run.json", "mined", "sentencepiece.model", "checkpoints", "logs", "seq2seq", "encoder",
-        "metrics.json",
+        "metrics.json", "costs.json",
     }  # fmt: skip
     check_manifest(finished / "encoder")
     facts = json.loads((finished / "encoder" / "encoder.json").read_text())
@@ -88,6 +94,7 @@ def test_the_run_directory(finished: Path) -> None:
     )  # fmt: skip
     assert facts["source"]["preset"] is None
     assert facts["source"]["train_end"].startswith("2024-05-21")
+    assert facts["source"]["events_sha256"] == sha256(data / "events.parquet")
     assert json.loads((finished / "run.json").read_text())["command"] == "pretrain"
 
 
@@ -104,7 +111,15 @@ def test_metrics(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     held_out, ranks = metrics["held_out"], metrics["reciprocal_rank"]["title_and_tags"]
     assert 1 < held_out["perplexity"] < held_out["unigram_perplexity"] < 80
-    assert held_out["num_products"] + metrics["num_pairs"] == 36
+    digests = [hashlib.md5(f"{n:02d}".encode()).digest() for n in range(36)]
+    kept = [digest for digest in digests if int.from_bytes(digest[:8]) < 0.2 * 2**64]
+    told = [digest for digest in kept if digest[8] % 2]
+    assert metrics["num_pairs"] == 36 - len(kept)
+    assert 0 < held_out["num_products"] == len(told) < len(kept), "the others choose the best step"
+    assert len(metrics["samples"]) == len(told)
+    with (finished / "logs" / "training.csv").open(newline="") as stream:
+        chosen_by = min(float(row["held_out_perplexity"]) for row in csv.DictReader(stream))
+    assert held_out["perplexity"] != pytest.approx(chosen_by, rel=1e-3), "of other products"
     assert ranks["true_query"] == 1, "colour and thing name one product"
     assert ranks["title_start"] == 1
     assert 0 <= ranks["generated"] <= 1
@@ -136,13 +151,20 @@ def test_the_command_and_a_preset(call: Call, data: Path, finished: Path, tmp_pa
     assert code == 0, err
     for part in ("true query", "Held-out perplexity", "unigram", "mean reciprocal rank", f"{run / 'encoder'}"):
         assert part in out
-    next_command = out.strip().splitlines()[-1]
-    assert next_command.startswith(f"Next: uepp train demo --data {data} --set text.encoder={run / 'encoder'} --set ")
-    assert "'model.product_encoders=[tokens, shop, location, graph, text]'" in next_command
+    config = trained_next(out)
+    assert config.text == TextConfig(encoder=str(run / "encoder"))
+    assert config.data.path == str(data)
+    assert config.model.product_encoders == ("tokens", "shop", "location", "graph", "text")
+    check_text_encoder_fits(config, data / "events.parquet", START + timedelta(days=20))
+    with pytest.raises(InputError, match="leakage"):
+        check_text_encoder_fits(config, data / "events.parquet", START + timedelta(days=19))
     before, after = (json.loads((each / "metrics.json").read_text())["held_out"] for each in (finished, run))
     assert after["perplexity"] < 1.5 * before["perplexity"]
     assert (run / "sentencepiece.model").read_bytes() == (finished / "sentencepiece.model").read_bytes()
 
+    seconds = json.loads((run / "metrics.json").read_text())["seconds"]
+    assert seconds == json.loads((run / "costs.json").read_text())["seconds"]["training"] > 0
+    write_json(run / "costs.json", {"seconds": {"training": 1_000.0}, "peak_memory_bytes": 1})
     code, out, err = call(
         "pretrain",
         "--run",
@@ -157,6 +179,7 @@ def test_the_command_and_a_preset(call: Call, data: Path, finished: Path, tmp_pa
     assert code == 0, err
     metrics = json.loads(out)
     assert metrics["steps"] == 25
+    assert 1_000 < metrics["seconds"] < 2_000, "of both parts"
     assert metrics == json.loads((run / "metrics.json").read_text())
     generated = pq.read_table(run / "encoder" / "generated_queries.parquet").to_pylist()
     assert [row["product_id"] for row in generated] == [*(f"{n:02d}" for n in range(37))]
@@ -165,6 +188,61 @@ def test_the_command_and_a_preset(call: Call, data: Path, finished: Path, tmp_pa
     code, out, err = call("pretrain", "--run", run, "--resume", "--set", "pretraining.dim=8")
     assert (code, out) == (2, "")
     assert "pretraining.dim = 8, the run has 16; only" in err.splitlines()[-1]
+
+
+def trained_next(out: str) -> Config:
+    """The configuration of the command that is printed, as `uepp train` reads it."""
+    _, _, command = out.strip().splitlines()[-1].partition("Next: ")
+    name, verb, source, *rest = shlex.split(command)
+    assert (name, verb) == ("uepp", "train")
+    given = list(zip(rest[::2], rest[1::2], strict=True))
+    assert {option for option, _ in given} <= {"--set", "--data"}
+    paths = [value for option, value in given if option == "--data"]
+    extra = {"data": {"path": paths[0]}} if paths else None
+    return load_config(source, [value for option, value in given if option == "--set"], extra)
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_next_command_has_all_that_it_was_pretrained_with(is_given: bool, tmp_path: Path) -> None:
+    """Fields, T and everything else, on data that were given or generated; a resumed run knows no other name of it."""
+    run = tmp_path / "a run"
+    settings = ["text.fields=[tags, description]", "data.train_end=2024-05-18", "training.seed=7"]
+    config = load_config("base", settings, {"data": {"path": "mine"}} if is_given else None)
+    run.mkdir()
+    save_config(config, run / "config.yaml")
+    write_json(run / "run.json", {"data": "/where/it/is"})
+    found = trained_next(f"Next: {shlex.join(_train_command(config, run))}")
+    expected = config.model_dump()
+    expected["data"]["path"] = "mine" if is_given else "/where/it/is"
+    expected["text"]["encoder"] = str(run / "encoder")
+    expected["model"]["product_encoders"] = ("tokens", "text")
+    assert found.model_dump() == expected
+
+
+def test_what_was_pretrained_with_a_later_end_is_refused(
+    call: Call, data: Path, finished: Path, tmp_path: Path
+) -> None:
+    earlier = ["--data", data, "--run", tmp_path / "run", "--set", "data.train_end=2024-05-15"]
+    code, out, err = call(
+        "train", *earlier, "--set", f"text.encoder={finished / 'encoder'}", "--set",
+        "model.product_encoders=[tokens, text]",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "text.encoder = " in err.splitlines()[-1]
+    assert "later than the end of the training window, 2024-05-15T00:00:00+00:00; that is leakage" in err
+    line = refused(call, *earlier, *options(), "--set", f"pretraining.preset={finished / 'seq2seq'}")
+    assert "pretraining.preset = " in line
+    assert "leakage" in line
+    assert everything_below(tmp_path) == []
+
+
+def test_data_that_have_changed_are_not_gone_on_with(call: Call, finished: Path, tmp_path: Path) -> None:
+    changed = write_data(tmp_path / "changed", event="cart")
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["path"] = str(changed)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "has changed since this run began" in refused(call, "--run", run, "--resume")
 
 
 def test_from_a_folder_in_json(call: Call, tmp_path: Path) -> None:

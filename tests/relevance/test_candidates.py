@@ -72,6 +72,21 @@ def test_the_definition_is_met_with_everything_in_it() -> None:
     assert sum(pool.theta.size == 0 for pool in pools) > 2
 
 
+def test_what_is_known_beside_the_labels_is_no_negative_and_nothing_else() -> None:
+    query, product, grade = [0, 1], [0, 1], [1.0, 0.5]
+    plain = LabelledPairs(query, product, grade, np.eye(3), np.eye(4, 3))
+    told = LabelledPairs(query, product, grade, np.eye(3), np.eye(4, 3), also_known=([2, 1, 0], [3, 0, 0]))
+    before, after = (Pool(one, np.arange(3), np.arange(4), np.arange(3)) for one in (plain, told))
+    gone = np.argwhere(before.is_candidate & ~after.is_candidate)
+    assert gone.tolist() == [[1, 0], [2, 3]]
+    assert not (after.is_candidate & ~before.is_candidate).any()
+    assert len(told) == len(plain) == 2, "nothing more is trained on"
+    np.testing.assert_array_equal(after.theta, before.theta)
+    np.testing.assert_array_equal(after.similarity_to_positives, before.similarity_to_positives)
+    with pytest.raises(InputError, match="also known product at 0: 4; must be 0 to 3"):
+        LabelledPairs(query, product, grade, np.eye(3), np.eye(4, 3), also_known=([0], [4]))
+
+
 def test_labels_are_averaged_and_their_order_does_not_matter() -> None:
     """BHNS 4.2.1: scores of several annotators for the same pair are averaged."""
     query, product, grade = np.array([1, 0, 1, 1]), np.array([2, 0, 2, 0]), np.array([1.0, 0.2, 0.5, 0.0])

@@ -64,7 +64,8 @@ def test_a_vocabulary_has_its_words(vocabulary: Path) -> None:
 
 def test_a_pair_is_both_texts_with_segments(vocabulary: Path) -> None:
     words = (vocabulary / "vocab.txt").read_text().splitlines()
-    ids, segments = PairTokens(vocabulary, 12)(tf.constant(["Red chair", ""]), tf.constant(["lamp", ""]))
+    tokens = PairTokens(bert.Vocabulary.read(vocabulary), 12)
+    ids, segments = tokens(tf.constant(["Red chair", ""]), tf.constant(["lamp", ""]))
     assert [words[each] for each in ids[0]] == ["[CLS]", "red", "chair", "[SEP]", "lamp", "[SEP]"]
     assert segments.numpy().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 1, 0, 0, 0]]
     assert [words[each] for each in ids[1]] == ["[CLS]", "[SEP]", "[SEP]", "[PAD]", "[PAD]", "[PAD]"]
@@ -79,7 +80,8 @@ def test_the_longer_text_is_cut_first(
 ) -> None:
     """Nine pieces fit into twelve tokens; where both are too long the query gets the odd one."""
     words = (vocabulary / "vocab.txt").read_text().splitlines()
-    ids, _ = PairTokens(vocabulary, 12)(tf.constant(["red " * num_query]), tf.constant(["mug " * num_product]))
+    tokens = PairTokens(bert.Vocabulary.read(vocabulary), 12)
+    ids, _ = tokens(tf.constant(["red " * num_query]), tf.constant(["mug " * num_product]))
     expected = ["[CLS]", *["red"] * kept[0], "[SEP]", *["mug"] * kept[1], "[SEP]"]
     assert [words[each] for each in ids[0]] == expected
 
@@ -205,14 +207,13 @@ def test_bfloat16_gives_float32_scores(vocabulary: Path, encoder: CrossEncoder) 
 def test_the_first_layers_of_minilm_are_its_own() -> None:
     import keras
 
-    folder = bert.locate("minilm")
-    encoder = load_cross_encoder(folder, max_tokens=32, num_layers=2, dropout=0.0)
+    minilm = bert.locate("minilm")
+    encoder = load_cross_encoder(minilm, max_tokens=32, num_layers=2, dropout=0.0)
     ids, segments = encoder.tokenize(
         tf.constant(["oak table", "mug"]), tf.constant(["Solid oak table, 6 seats", "lamp"])
     )
     assert set(segments.numpy().ravel().tolist()) == {0, 1}
-    published = bert.load_backbone(folder)
-    bert.use_exact_gelu(published)
+    published = minilm.backbone()
     after_two = keras.Model(published.inputs, published.get_layer("transformer_layer_1").output)
     mask = tf.cast(ids != 0, tf.int32)
     inputs = {"token_ids": ids, "segment_ids": segments, "padding_mask": mask}
@@ -222,6 +223,32 @@ def test_the_first_layers_of_minilm_are_its_own() -> None:
     assert kernel.shape == (384, 1)
     np.testing.assert_allclose(encoder.logits(ids, segments), (mean @ kernel + bias)[:, 0], atol=1e-4)
     assert len(encoder.trainable_variables) == 3 + 2 + 2 * 16 + 2
+
+
+def test_the_first_layers_of_a_keras_hub_preset_are_its_own(tmp_path: Path) -> None:
+    """The first of its two layers, with its words and its own activation; the second changes nothing."""
+    import keras
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *COLOURS, *THINGS]
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 20}
+    preset = keras_hub.models.BertBackbone(vocabulary_size=len(words), **sizes)
+    for weight in preset.weights:
+        weight.assign(keras.random.normal(weight.shape, stddev=0.5, seed=len(weight.path)))
+    preset.save_to_preset(str(tmp_path / "preset"))
+    keras_hub.models.BertTokenizer(words, lowercase=True).save_to_preset(str(tmp_path / "preset"))
+
+    encoder = load_cross_encoder(bert.locate(str(tmp_path / "preset")), max_tokens=12, num_layers=1, dropout=0.0)
+    ids, segments = encoder.tokenize(tf.constant(["Red chair"]), tf.constant(["black mug"]))
+    assert [words[each] for each in ids[0]] == ["[CLS]", "red", "chair", "[SEP]", "black", "mug", "[SEP]"]
+    after_one = keras.Model(preset.inputs, preset.get_layer("transformer_layer_0").output)
+    inputs = {"token_ids": ids, "segment_ids": segments, "padding_mask": tf.ones_like(ids)}
+    mean = np.asarray(after_one([inputs[each.name] for each in after_one.inputs])).mean(axis=1)
+    kernel, bias = (variable.numpy() for variable in encoder.trainable_variables[-2:])
+    np.testing.assert_allclose(encoder.logits(ids, segments), (mean @ kernel + bias)[:, 0], atol=1e-5)
+    assert len(encoder.trainable_variables) == 3 + 2 + 16 + 2
+    with pytest.raises(InputError, match=r"num_layers = 3: must be 1 to 2, the layers of .*preset"):
+        load_cross_encoder(bert.locate(str(tmp_path / "preset")), max_tokens=12, num_layers=3)
 
 
 @needs_minilm
@@ -240,7 +267,7 @@ def test_what_minilm_does_not_have_is_refused(changes: dict[str, int], message: 
 
 def test_what_is_refused(vocabulary: Path) -> None:
     with pytest.raises(InputError, match=r"max_tokens = 4: must be at least 5"):
-        PairTokens(vocabulary, 4)
+        PairTokens(bert.Vocabulary.read(vocabulary), 4)
     for num_layers, num_heads in ((0, 2), (1, 3), (1, 0)):
         with pytest.raises(InputError, match=r"heads that divide the dimensions"):
             build_cross_encoder(

@@ -93,6 +93,16 @@ def test_the_same_lists_and_seed_give_the_same_ranker() -> None:
     assert (scored(other.model, lists.features) != scored(one.model, lists.features)).any()
 
 
+def test_any_name_of_a_column_will_do() -> None:
+    """LightGBM turns blanks into _ and refuses JSON's characters: so its columns have numbers, and we the names."""
+    names = ("quality_star rating", 'quality_{"x": [1, 2]}', "quality_ß:,")
+    trained = train_ranker(make_lists(1), names, SETTINGS, seed=3)
+    assert trained.gains.keys() == set(names)
+    assert trained.gains[names[1]] > 0.8
+    plain = train_ranker(make_lists(1), NAMES, SETTINGS, seed=3)
+    assert plain.model == trained.model, "names decide nothing"
+
+
 def test_missing_products_go_last_and_ties_stay() -> None:
     scores = np.array([[1.0, 3.0, 3.0, 9.0], [np.nan, 0.0, 1.0, 0.0]])
     is_there = np.array([[True, True, True, False], [False, True, True, True]])

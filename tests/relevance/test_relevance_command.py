@@ -1,5 +1,6 @@
 """`uepp relevance`: the grid on STS-B and its JSON, a run from grades to measures, cases, and what is refused."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from commands import Call
 
 from uepp.artifacts import check_manifest, read_json
 from uepp.data.marketplace import generate
+from uepp.relevance.bi_encoder import trained_on
+from uepp.relevance.measures import pair_auroc
+from uepp.relevance.part_pairs import PartPairs
 
 SIZES = {
     "dim": 16, "num_heads": 2, "num_layers": 1, "intermediate_dim": 16, "max_tokens": 16, "vocabulary_size": 100,
@@ -84,6 +88,25 @@ def test_the_grid_has_a_row_for_each_and_trains_nothing_twice(
     assert len(table) == 2 + 4 + 2
     assert "positive from grade 3 of 5" in table[-1]
     assert read_json(out / "results.json")["rows"] == call(*arguments, "--json").json["rows"]
+
+
+def test_a_cell_that_begins_with_a_preset_is_known_by_what_is_in_it(sts: Path, tmp_path: Path, call: Call) -> None:
+    """A BERT as KerasHub saves it; from a copy elsewhere it is the same cell, with other weights another one."""
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "stands", "here", *COLOURS, *THINGS]
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8, "max_sequence_length": 16}
+    for name in ("preset", "other"):
+        keras_hub.models.BertBackbone(vocabulary_size=len(words), **sizes).save_to_preset(str(tmp_path / name))
+        keras_hub.models.BertTokenizer(words, lowercase=True).save_to_preset(str(tmp_path / name))
+    shutil.copytree(tmp_path / "preset", tmp_path / "copy")
+    arguments = ["relevance", "sts", sts, "--samplers", "none", "--out", tmp_path / "grid", *options(max_steps=1)]
+    cells = []
+    for name in ("preset", "copy", "other"):
+        assert call(*arguments, "--encoder", tmp_path / name, "--layers", "1").code == 0
+        cells.append(len(list((tmp_path / "grid").glob("cells/*/metrics.json"))))
+    assert cells == [1, 1, 2]
+    assert "num_layers = 3: must be 1 to 2" in call(*arguments, "--encoder", tmp_path / "copy", "--layers", "3").error
 
 
 def test_spread_is_over_seeds(sts: Path, tmp_path: Path, call: Call) -> None:
@@ -175,6 +198,69 @@ def test_evaluate_says_what_training_said(finished: Path, call: Call) -> None:
     assert "pairs/s" in shown
 
 
+def test_the_record_of_what_it_was_trained_on_is_beside_the_model(finished: Path) -> None:
+    """Validation chose its weights, so it counts."""
+    pairs = pq.read_table(finished / "pairs.parquet").to_pylist()
+    seen = {pair["query"] for pair in pairs if pair["part"] in ("train", "validation")}
+    assert {pair["query"] for pair in pairs if pair["part"] == "validation"} <= seen
+    stored = pq.read_table(finished / "cross_encoder" / "trained_queries.parquet").column("query").to_pylist()
+    assert sorted(stored) == sorted(seen)
+    assert "trained_queries.parquet" in read_json(finished / "cross_encoder" / "manifest.json")["files"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_bi_encoder_is_measured_on_queries_that_it_was_not_trained_on(
+    finished: Path, tmp_path: Path, call: Call, share: float
+) -> None:
+    """And the cross-encoder on the same ones beside it; on all it stays where it was."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = read_json(run / "metrics.json")
+    assert before["bi_encoder"] == {"num_trained_queries": None, "new_queries": None}, "a text encoder does not say"
+    assert "not known which queries the bi-encoder" in call("relevance", "evaluate", run).out
+    pairs = PartPairs.load(run / "pairs.parquet")
+    evaluated = np.unique(pairs.texts.query[pairs.rows("evaluation")])
+    known = evaluated[: int(share * len(evaluated))]
+    np.save(run / "bi_encoder" / "is_trained.npy", np.isin(np.arange(len(pairs.texts.queries)), known))
+    found = call("relevance", "evaluate", run, "--json").json
+    shown = call("relevance", "evaluate", run).out
+    assert found["systems"]["cross_encoder"] == before["systems"]["cross_encoder"]
+    about = found["bi_encoder"]
+    assert about["num_trained_queries"] == len(known)
+    if share == 0:
+        assert found["systems"] == before["systems"]
+        assert about["new_queries"] is None
+        return
+    assert found["systems"].keys() == {"cross_encoder"}
+    assert f"was trained on {len(known)} of these queries" in shown
+    if share == 1:
+        assert about["new_queries"] is None
+        assert "it is not measured" in shown
+        return
+    new = about["new_queries"]
+    is_new = np.isin(pairs.texts.query, np.setdiff1d(evaluated, known))
+    assert (new["num_queries"], new["num_pairs"]) == (len(evaluated) - len(known), int(is_new.sum()))
+    vectors = [np.load(run / "bi_encoder" / f"{name}.npy") for name in ("queries", "products")]
+    query, product = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in vectors)
+    rows = np.flatnonzero(is_new)
+    cosines = (query[pairs.texts.query[rows]] * product[pairs.texts.product[rows]]).sum(axis=1)
+    expected = pair_auroc(cosines, pairs.evaluation_labels[rows] >= 0.5)
+    assert new["systems"]["bi_encoder"]["auroc"] == pytest.approx(expected, abs=1e-3)
+    assert "bi-encoder alone, new queries" in shown
+
+
+def test_towers_were_trained_on_the_queries_of_their_graph(tmp_path: Path) -> None:
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    pq.write_table(pa.table({"query": ["red lamp", "red lamp", "mug"]}), export / "graph.parquet")
+    found = trained_on(str(tmp_path / "run"), ["Red  LAMP ", "lamp", "mug"])
+    assert found is not None
+    assert found.tolist() == [True, False, True]
+    assert trained_on(str(tmp_path), ["mug"]) is None
+    nothing = trained_on("minilm", ["mug"])
+    assert nothing is not None
+    assert not nothing.any()
+
+
 def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:
     before = read_json(finished / "metrics.json")
     again = call("relevance", "train", "--run", finished, "--resume", "--json").json
@@ -199,6 +285,16 @@ def test_cases_of_a_run(finished: Path, call: Call) -> None:
     assert "is no training query" in call("relevance", "cases", finished, "--query", "zither").error
 
 
+def test_a_query_that_is_asked_for_twice_is_one_case(finished: Path, call: Call) -> None:
+    """It ended in "batch: 12 positions, 6 of them distinct"; and cases stand in the order that was asked for."""
+    drawn = call("relevance", "cases", finished, "--queries", "2", "--samplers", "vns", "--json").json["cases"]
+    one, other = (case["query"] for case in drawn)
+    for first, second in ((one, other), (other, one)):
+        asked = ["--query", first, "--query", second, "--query", first]
+        found = call("relevance", "cases", finished, *asked, "--samplers", "hns", "--json").json
+        assert [case["query"] for case in found["cases"]] == [first, second]
+
+
 def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: Path, call: Call) -> None:
     generate(tmp_path / "market", num_products=300, num_events=20_000, seed=1)
     sizes = options(judged_queries=40, judged_products=8, pool_size=64)
@@ -211,6 +307,13 @@ def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: P
     assert all(0 <= row["share"] <= 1 and row["num_sampled"] > 0 for row in found["false_negatives"])
     assert all(0 <= negative["relevance"] <= 1 for case in found["cases"] for negative in case["negatives"])
     assert "relevant in truth" in call(*arguments).out
+    assert all(row["num_seeds"] == 1 and row["share_std"] is None for row in found["false_negatives"])
+    over = call(*arguments, "--seeds", "3", "--json").json["false_negatives"]
+    assert all(row["num_seeds"] == 3 and row["share_std"] >= 0 for row in over)
+    assert over[0]["num_sampled"] > 2 * found["false_negatives"][0]["num_sampled"]
+    shown = call(*arguments, "--seeds", "3").out
+    assert "± standard deviation over 3 seeds" in shown
+    assert f"{over[1]['share']:.3f} ± {over[1]['share_std']:.3f}" in shown
     assert {path.name for path in tmp_path.iterdir()} == {"market"}, "nothing is written"
 
 

@@ -9,17 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from uepp.config import SAMPLER_NAMES, DataConfig, RelevanceConfig
+from uepp.data.adapters import home_depot
 from uepp.data.marketplace import generate
 from uepp.data.marketplace.truth import Truth
 from uepp.data.schema import read_products
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
+from uepp.relevance.bi_encoder import Embeddings
+from uepp.relevance.candidates import LabelledPairs, draw_pool
 from uepp.relevance.judged import Judged, read_judged
 from uepp.relevance.pairs import PARTS, TextPairs, random_pairs, soft_labels, split_by_query
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.sampled import false_negative_shares
 from uepp.relevance.samplers import make_sampler
-from uepp.relevance.sts import read_sts
+from uepp.relevance.sts import known_beside, read_sts
 
 LEVELS = (2.67, 2.33, 2.0)
 
@@ -86,6 +89,75 @@ def test_soft_labels_are_the_papers() -> None:
     np.testing.assert_allclose(evaluation, [1, 1, 1, 1, 0.1, 0.1, 0.1])
 
 
+def test_a_grade_of_float32_is_the_level_that_was_meant(tmp_path: Path) -> None:
+    """float32(2.33) is 2.3299999237: it was "somewhat relevant" until levels were as wide as float32 is coarse."""
+    grades = np.array([2.67, 2.33, 2.0, 2.3299], np.float32).astype(np.float64)
+    assert grades[1] < 2.33
+    train, evaluation = soft_labels(grades, LEVELS)
+    np.testing.assert_allclose(train, [1, 0.5, 0.2, 0.2])
+    np.testing.assert_allclose(evaluation, [1, 1, 0.1, 0.1])
+    third = 7 / 3  # a mean of three annotators, with all its digits on both sides
+    np.testing.assert_allclose(soft_labels(np.array([third, third - 1e-3]), (2.9, third, 2.0))[0], [0.5, 0.2])
+
+    directory = graded(tmp_path / "data", ["1", "01"])
+    table = pq.read_table(directory / "judgments.parquet")
+    stored = table.set_column(2, "grade", pa.array([2.33, 2.32], pa.float32()))
+    pq.write_table(stored, directory / "judgments.parquet")
+    found = read(directory, RelevanceConfig())
+    np.testing.assert_allclose(soft_labels(found.pairs.grades, found.levels)[0], [0.5, 0.2])
+
+
+def test_positive_is_relevant_or_better(tmp_path: Path) -> None:
+    """A judged "not relevant" is .1 in training: more than 0 and no positive, for θ and for FALSE."""
+    pairs = part_pairs(judged(), RelevanceConfig())
+    embeddings = Embeddings(np.eye(len(pairs.texts.queries), 4), np.eye(len(pairs.texts.products), 4))
+    labelled = pairs.labelled("train", embeddings, RelevanceConfig().positive_above)
+    is_positive = labelled.grades > labelled.positive_above
+    found = [{f"{grade:.1f}" for grade in labelled.grades[which]} for which in (is_positive, ~is_positive)]
+    assert found == [{"0.5", "1.0"}, {"0.0", "0.1", "0.2"}], "random ones are 0"
+    assert pairs.labelled("train", embeddings, 0.15).positive_above == 0.15
+
+
+def test_queries_that_were_first_asked_after_t_are_evaluated_and_never_trained_on() -> None:
+    queries = [f"query {n}" for n in range(300)]
+    by_hash = split_by_query(queries, 0.2, 0.25, 1)
+    few, many = ({f"query {n}" for n in range(number)} for number in (30, 90))
+    parts = split_by_query([*queries[:150], "  QUERY 3", *queries[150:]], 0.2, 0.25, 1, few)
+    assert (parts[:30] == 2).all()
+    assert parts[150] == 2, "another spelling of the same query"
+    assert 0.15 < (parts == 2).mean() < 0.25, "others make up for what is missing"
+    others = np.delete(parts, 150)[30:]
+    assert (by_hash[30:][others == 2] == 2).all(), "those that a hash would take first"
+    parts = split_by_query(queries, 0.2, 0.25, 1, many)
+    assert np.flatnonzero(parts == 2).tolist() == list(range(90)), "enough of them: nobody else"
+    assert 0.15 < (parts[90:] == 1).mean() < 0.35
+    with pytest.raises(
+        InputError, match="2 judged queries, 2 of them first asked at T or later: none of them falls to"
+    ):
+        split_by_query(["one", "two"], 0.2, 0.1, 1, {"one", "two"})
+
+
+def test_home_depot_trains_on_none_of_the_queries_that_its_towers_are_evaluated_on(tmp_path: Path) -> None:
+    """Its grades are its purchases: a cross-encoder that saw an evaluated query knew what is to be found."""
+    lines = ["id,product_uid,product_title,search_term,relevance"]
+    lines += [f"{n},{n % 60:03},product {n % 60},query {n // 3},{1 + n % 3}" for n in range(600)]
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "train.csv").write_text("\n".join(lines) + "\n")
+    home_depot.import_data(tmp_path / "source", tmp_path / "data")
+    evaluated = {f"query {n}" for n in range(200) if home_depot.evaluation_day(f"query {n}", 0.2) is not None}
+    found = read(tmp_path / "data", RelevanceConfig())
+    assert found.later == evaluated
+    assert 20 < len(evaluated) < 60
+    pairs = part_pairs(found, RelevanceConfig(patience=1))
+    of = {part: {pairs.texts.queries[row] for row in pairs.texts.query[pairs.rows(part)]} for part in PARTS}
+    assert evaluated <= of["evaluation"]
+    assert not evaluated & (of["train"] | of["validation"])
+    assert len(of["evaluation"]) <= max(len(evaluated), 55)
+    by_hash = part_pairs(Judged(found.pairs, found.levels, None), RelevanceConfig(patience=1))
+    trained = {by_hash.texts.queries[row] for row in by_hash.texts.query[by_hash.rows("train")]}
+    assert evaluated & trained, "which a split by hash alone would have done"
+
+
 def test_pairs_are_the_same_after_saving(tmp_path: Path) -> None:
     pairs = part_pairs(judged(), RelevanceConfig(patience=1))
     pairs.save(tmp_path / "pairs.parquet")
@@ -117,6 +189,22 @@ def test_sts_is_read_as_published(tmp_path: Path) -> None:
     assert [pairs.products[row] for row in pairs.product] == ["He agreed.", "A dog"]
     assert pairs.grades.tolist() == [5.0, 0.5]
     assert pairs.query.tolist() == [0, 0]
+
+
+def test_a_sentence_and_what_it_was_graded_with_are_no_negatives_of_each_other(tmp_path: Path) -> None:
+    """Sides are numbered apart: "a" is the first query and the third product; (b, a) is what (a, b) says, turned."""
+    lines = [sts_line("4", "a", "b"), sts_line("1", "b", "c"), sts_line("0", "d", "a"), sts_line("3", "a", "d")]
+    (tmp_path / "sts-train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pairs = read_sts(tmp_path, "train")
+    query, product = known_beside(pairs)
+    known = {(pairs.queries[q], pairs.products[p]) for q, p in zip(query, product, strict=True)}
+    assert known == {(one, one) for one in "abd"} | {("b", "a"), ("d", "a"), ("a", "d")}, "c is no query: no (c, b)"
+    labelled = LabelledPairs(
+        pairs.query, pairs.product, pairs.grades / 5, np.eye(3), np.eye(4, 3), also_known=(query, product)
+    )
+    pool = draw_pool(labelled, np.arange(4), 4, 1)
+    candidates = {(pairs.queries[q], pairs.products[p]) for q, p in np.argwhere(pool.is_candidate)}
+    assert candidates == {("a", "c"), ("b", "d"), ("d", "b"), ("d", "c")}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +271,8 @@ def test_false_negatives_are_counted_by_the_truth(market: Path) -> None:
     relevance = np.array([found.truth.relevance(query, texts.product_ids) for query in texts.queries])
     embeddings = relevance, np.eye(len(texts.products))
     labelled = pairs.labelled("train", embeddings, 0.0)
-    rows = false_negative_shares(labelled, found.is_false_negative, ("vns", "hns"), (2, 4), (32, 64), config, 6)
+    measured = labelled, found.is_false_negative, ("vns", "hns"), (2, 4), (32, 64)
+    rows = false_negative_shares(*measured, config, 6)
     assert [(row["sampler"], row["num_negatives"], row["pool_size"]) for row in rows] == [
         (name, k, pool) for pool in (32, 64) for k in (2, 4) for name in ("vns", "hns")
     ]
@@ -191,6 +280,19 @@ def test_false_negatives_are_counted_by_the_truth(market: Path) -> None:
     assert share["hns", 2, 64] > max(share["vns", 2, 64], 0.02)
     assert share["hns", 2, 64] >= share["hns", 4, 64], "the hardest first"
     assert all(row["label_of_false"] in (0.0, None) for row in rows)
+    assert all(row["share_std"] is row["label_of_false_std"] is None for row in rows), "one seed has no spread"
+
+    # Several seeds: what each gives alone, together.
+    others = [
+        false_negative_shares(*measured, config.model_copy(update={"seed": config.seed + n}), 6) for n in range(3)
+    ]
+    for place, row in enumerate(false_negative_shares(*measured, config, 6, num_seeds=3)):
+        shares = [one[place]["share"] for one in others]
+        assert row["num_seeds"] == 3
+        assert row["num_sampled"] == sum(one[place]["num_sampled"] for one in others)
+        assert row["share"] == pytest.approx(np.mean(shares))
+        assert row["share_std"] == pytest.approx(np.std(shares, ddof=1))
+    assert len({one[1]["share"] for one in others}) > 1
 
 
 def test_by_hand_how_many_are_false(market: Path) -> None:

@@ -217,7 +217,7 @@ def test_which_of_the_papers_systems_a_run_is(name: str, changes: dict[str, Any]
 
 
 def test_a_run_and_the_study_call_the_same_settings_the_same() -> None:
-    """A variant of `table1` is of the paper's row that a run with its settings is of; the hinge's rows are beyond it."""
+    """A variant of `table1` is of the row of the paper that a run with its settings is of."""
     study = load_study("table1")
     rows = {row["name"]: row["ours"] for row in paper.figures()["systems"]["rows"]}
     for variant in ("UEPPR", "UEPPR no T5", "UEPPR rand"):

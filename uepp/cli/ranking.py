@@ -27,7 +27,8 @@ def rank(
         typer.Option(
             "--cross-encoder",
             metavar="DIR",
-            help="Run of uepp relevance train, or its SavedModel: also train a ranker with its score.",
+            help="Run of uepp relevance train, or its SavedModel: also train a ranker with its score, and leave out "
+            "requests of queries that it was trained on.",
         ),
     ] = None,
     top: Annotated[
@@ -69,6 +70,8 @@ def rank(
 
 
 def _show(result: dict[str, Any]) -> None:
+    from uepp.pipeline.ranking import left_out_line
+
     systems: dict[str, Any] | None = result["systems"]
     if systems is None:
         say("The report window has no requests.")
@@ -89,6 +92,8 @@ def _show(result: dict[str, Any]) -> None:
             heading = _NAMES[name] if name in ("auc", "mrr") else f"{_NAMES[name]}@{k}"
             table.add_row(heading, *(_cell(one["all"], key) for one in systems.values()))
         result_console.print(table)
+    if result["cross_encoder"] is not None:
+        say(left_out_line(result["cross_encoder"]))
     held_out = result["held_out"]
     (measure,) = held_out["retrieval"]
     say(

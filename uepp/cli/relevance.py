@@ -46,7 +46,8 @@ EncoderOption = Annotated[
     typer.Option(
         "--encoder",
         metavar="SOURCE",
-        help="Start of the cross-encoder: minilm, the folder of a published BERT, or scratch (relevance.encoder).",
+        help="Start of the cross-encoder: minilm, the folder of a published BERT, a BERT preset of KerasHub (name or "
+        "folder), or scratch (relevance.encoder).",
     ),
 ]
 LayersOption = Annotated[
@@ -180,7 +181,8 @@ def evaluate(
 ) -> None:
     """Measure a run on its held-out queries: NDCG@5, 10 and 20, and AUROC (the paper's Table 3).
 
-    Beside the cross-encoder stands the bi-encoder that guided its sampling, alone.
+    Beside the cross-encoder stands the bi-encoder that guided its sampling, alone. Where it was trained on some of the
+    queries, both are measured on the others.
     """
     with working():
         from uepp.pipeline.relevance import evaluate_relevance
@@ -210,6 +212,7 @@ def cases(
         typer.Option("--pool-size", metavar="N,…", help="Pools of the shares. [default: relevance.pool_size]"),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps whose negatives are counted.")] = 50,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many draws of them, from relevance.seed on.")] = 1,
     bi_encoder: BiEncoderOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -233,7 +236,7 @@ def cases(
 
         found = find(
             progress_console, run_dir=run, config=config, queries=query or (), number=queries,
-            samplers=names, numbers=numbers, pool_sizes=pools, num_steps=steps,
+            samplers=names, numbers=numbers, pool_sizes=pools, num_steps=steps, num_seeds=seeds,
         )  # fmt: skip
     if as_json:
         print_json(found)
@@ -255,9 +258,19 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
         caption_justify="left",
     )
     labels = {"cross_encoder": f"cross-encoder ({metrics['sampler']})", "bi_encoder": "bi-encoder alone"}
-    for name, values in metrics["systems"].items():
-        table.add_row(labels[name], *(f"{values[column]:.4f}" for column in columns))
+    about = metrics["bi_encoder"]
+    rows = [(labels[name], values) for name, values in metrics["systems"].items()]
+    new = about and about["new_queries"]
+    if new:
+        rows += [(f"{labels[name]}, new queries", values) for name, values in new["systems"].items()]
+    for label, values in rows:
+        table.add_row(label, *("–" if values[column] is None else f"{values[column]:.4f}" for column in columns))
     result_console.print(table)
+    if about and about["num_trained_queries"] is None:
+        say("It is not known which queries the bi-encoder was trained on: if on these, its figures are too good.")
+    elif about and about["num_trained_queries"]:
+        rest = f"the {new['num_queries']:,} others are new" if new else "so it is not measured"
+        say(f"The bi-encoder was trained on {about['num_trained_queries']:,} of these queries; {rest}.")
     training = metrics["training"]
     if "sampler_share" in training:
         say(f"{training['pairs_per_second']:,.0f} pairs/s; the sampler is {training['sampler_share']:.2%} of a step")
@@ -278,13 +291,19 @@ def _show_cases(found: dict[str, Any]) -> None:
         return
     names = ["sampler", "K", "pool", "negatives", "false, share", "their mean label", "label of true ones"]
     table = Table(*names, box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
+    if found["false_negatives"][0]["num_seeds"] > 1:
+        table.caption = f"Mean ± standard deviation over {found['false_negatives'][0]['num_seeds']} seeds"
     for row in found["false_negatives"]:
-        figures = [
-            "–" if row[name] is None else f"{row[name]:.3f}" for name in ("share", "label_of_false", "label_of_true")
-        ]
+        figures = [_figure(row[name], row[f"{name}_std"]) for name in ("share", "label_of_false", "label_of_true")]
         place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
         table.add_row(*place, *figures)
     result_console.print(table)
+
+
+def _figure(mean: float | None, spread: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
 
 
 def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from uepp.artifacts import read_json
 from uepp.cli.app import (
     ConfigArgument,
     DataOption,
@@ -27,6 +28,7 @@ from uepp.cli.app import (
     verbosity,
     working,
 )
+from uepp.config import Config
 from uepp.errors import InputError
 
 
@@ -75,8 +77,8 @@ def pretrain(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="No training: write a published sentence encoder in the same form. minilm, or the folder of a BERT "
-            "as sentence-transformers saves it.",
+            help="No training: write a published sentence encoder in the same form. minilm, the folder of a BERT as "
+            "sentence-transformers saves it, or a BERT preset of KerasHub (its name or folder).",
         ),
     ] = None,
     resume: ResumeOption = False,
@@ -108,12 +110,8 @@ def pretrain(
         return
     if source is None:
         _show_pretraining(result)
-    encoders = ", ".join(dict.fromkeys([*resolved.model.product_encoders, "text"]))
-    arguments = ["uepp", "train", *([] if resume else [config])]
-    arguments += ["--data", resolved.data.path] if resolved.data.path is not None else []
-    arguments += ["--set", f"text.encoder={run_dir / 'encoder'}", "--set", f"model.product_encoders=[{encoders}]"]
     say("\nEncoder: ", (str(run_dir / "encoder"), "bold"))
-    say("Next: ", (shlex.join(arguments), "bold"))
+    say("Next: ", (shlex.join(_train_command(resolved, run_dir)), "bold"))
 
 
 def _refuse_workers_without_run(run: Path | None, resume: bool) -> None:
@@ -125,6 +123,15 @@ def _refuse_workers_without_run(run: Path | None, resume: bool) -> None:
             raise InputError(
                 f"--run: needed with {num_workers()} workers (TF_CONFIG), a directory that all of them see"
             )
+
+
+def _train_command(config: Config, run_dir: Path) -> list[str]:
+    """What trains towers with a new encoder: its run's own configuration has all that it was pretrained with."""
+    arguments = ["uepp", "train", str(run_dir / "config.yaml")]
+    data = read_json(run_dir / "run.json").get("data") if config.data.path is None else None
+    arguments += [] if data is None else ["--data", data]
+    encoders = ", ".join(dict.fromkeys([*config.model.product_encoders, "text"]))
+    return [*arguments, "--set", f"text.encoder={run_dir / 'encoder'}", "--set", f"model.product_encoders=[{encoders}]"]
 
 
 def _show_pretraining(metrics: dict[str, Any]) -> None:

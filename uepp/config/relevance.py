@@ -21,8 +21,8 @@ class RelevanceConfig(Stage):
 
     encoder: str | None = Field(
         None,
-        description="minilm, or the folder of a published BERT: its first layers are the start; none: from scratch in "
-        "the sizes below",
+        description="minilm, the folder of a published BERT, or a BERT preset of KerasHub: its first layers are the "
+        "start; none: from scratch in the sizes below",
     )
     num_layers: int = Field(2, ge=1, description="transformer layers: the first ones of a published BERT, or new ones")
     dim: int = Field(128, ge=1, description="columns of the hidden states, from scratch")
@@ -47,7 +47,12 @@ class RelevanceConfig(Stage):
     pool_size: int = Field(
         256, ge=1, description="labelled pairs whose products are candidates; batch_size: the paper's in-batch sampling"
     )
-    positive_above: float = Field(0.0, ge=0, lt=1, description="labels above it count in θ and for FALSE")
+    positive_above: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="labels above it are positive in θ and for FALSE; none: .4, so relevant or better; on STS-B 0",
+    )
     grade_levels: Levels = Field(
         (2.67, 2.33, 2.0),
         description="least grade of strongly relevant, relevant and somewhat relevant; below: not relevant",
@@ -58,7 +63,7 @@ class RelevanceConfig(Stage):
     judged_queries: int = Field(2_000, ge=2, description="queries of a marketplace that its truth judges")
     judged_products: int = Field(10, ge=1, description="most displayed products that are judged for each of them")
     random_share: float = Field(0.2, ge=0, le=1, description="random pairs labelled 0, added to each part's pairs")
-    evaluation_share: float = Field(0.2, gt=0, lt=1, description="queries that are never trained on")
+    evaluation_share: float = Field(0.2, gt=0, lt=1, description="queries that are never trained on, at least")
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the others, queries for early stopping")
     seed: int = Field(1, ge=0, lt=2**32, description="split, random pairs, first values, order, negatives, dropout")
     batch_size: int = Field(32, ge=1, description="labelled pairs a step, over all replicas")

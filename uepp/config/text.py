@@ -26,7 +26,9 @@ class PretrainingConfig(Stage):
         "click", description="products without a purchase: take the query of most carts or clicks, down to this one"
     )
     queries_per_product: int = Field(1, ge=1, description="most purchased queries of a product that are trained on")
-    held_out_share: float = Field(0.05, gt=0, lt=1, description="products kept for perplexity, drawn by stable hash")
+    held_out_share: float = Field(
+        0.05, gt=0, lt=1, description="products kept by stable hash: half choose the best step, half are reported"
+    )
     preset: str | None = Field(
         None, description="a T5 of KerasHub, by name or local folder; none: from scratch in the sizes below"
     )
@@ -48,7 +50,9 @@ class PretrainingConfig(Stage):
     learning_rate: float = Field(0.002, gt=0, description="Adam's highest rate")
     warmup_steps: int = Field(200, ge=0, description="the rate rises from 0 over these, then falls to 0 at max_steps")
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    evaluate_every_steps: int = Field(250, ge=1, description="held-out perplexity; the best weights are kept")
+    evaluate_every_steps: int = Field(
+        250, ge=1, description="perplexity of the half that chooses; the best weights are kept"
+    )
     patience: int = Field(4, ge=1, description="evaluations in a row without a better one that end the training")
     checkpoint_every_steps: int = Field(500, ge=1)
     keep_checkpoints: int = Field(2, ge=1)

@@ -52,6 +52,7 @@ def validate(directory: Path) -> Report:
     _refuse_unknown_products(events, products)
     if judgments.exists():
         reports.append(check_table(judgments, JUDGMENTS))
+        _refuse_duplicates(judgments, ("query", "product_id"), "a query and product")
     rows = {name: count for report in reports for name, count in report.rows.items()}
     return Report(rows, tuple(note for report in reports for note in report.notes))
 
@@ -62,7 +63,7 @@ def validate_products(directory: Path) -> Report:
         raise InputError(f"{directory}: no such directory; expected one with products.parquet")
     path = directory / "products.parquet"
     report = check_table(path, PRODUCTS)
-    _refuse_duplicate_products(path)
+    _refuse_duplicates(path, ("product_id",), "a product")
     return report
 
 
@@ -191,20 +192,19 @@ def _canonical_column(array: Any, canonical: pa.DataType) -> Any:
 # Set operations: DuckDB, which spills to disk
 
 
-def _refuse_duplicate_products(path: Path) -> None:
+def _refuse_duplicates(path: Path, key: tuple[str, ...], what: str) -> None:
     con = connect()
-    products = open_parquet(con, path, file_row_number=True)
-    repeated = (
-        products.group_by("product_id").having(products.count() > 1).agg(first_row=products.file_row_number.min())
-    )
-    rows = products.select("product_id", "file_row_number").inner_join(repeated, "product_id")
+    table = open_parquet(con, path, file_row_number=True)
+    repeated = table.group_by(key).having(table.count() > 1).agg(first_row=table.file_row_number.min())
+    rows = table.select(*key, "file_row_number").inner_join(repeated, key)
     rows = rows.filter(rows.file_row_number > rows.first_row).order_by("file_row_number").limit(1)
     found = rows.to_pyarrow().to_pylist()
     con.disconnect()
     if found:
+        value = ", ".join(repr(found[0][name]) for name in key)
         raise InputError(
-            f"{path}: column product_id, row {found[0]['file_row_number']}: {found[0]['product_id']!r} is a duplicate "
-            f"of row {found[0]['first_row']}; allowed is one row a product"
+            f"{path}: column {', '.join(key)}, row {found[0]['file_row_number']}: {value} is a duplicate "
+            f"of row {found[0]['first_row']}; allowed is one row {what}"
         )
 
 

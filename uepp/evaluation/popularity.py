@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uepp.config import InteractionType
+from uepp.evaluation.requests import counted_queries
 from uepp.features.requests import RawRequests
 
 
@@ -27,7 +28,7 @@ class CategoryPopularity:
     """The categories that a query led to in training, and what is popular in them.
 
     score(p | q) = P(category of p | q) · popularity(p), with P from relevant interactions after the same
-    query. A query that was never seen backs off to popularity.
+    query (`counted_queries`). A query that was never seen backs off to popularity.
     """
 
     def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
@@ -36,7 +37,8 @@ class CategoryPopularity:
         categories = products.column("category").to_pylist()
         self._of_query: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         weights = _interactions(graph, relevant_types)
-        for query, product, weight in zip(graph["query"], graph["product_index"], weights, strict=True):
+        queries = counted_queries(graph["query"])
+        for query, product, weight in zip(queries, graph["product_index"], weights, strict=True):
             category = categories[product]
             if category is not None and weight > 0:
                 self._of_query[query][category] += weight
@@ -51,7 +53,8 @@ class CategoryPopularity:
         general = self._popularity
         back_off = padded(best_rows(general[:num_products], k), k)
         known = {}
-        for query in set(requests.queries) & self._of_query.keys():
+        queries = counted_queries(requests.queries)
+        for query in set(queries) & self._of_query.keys():
             wanted = self._of_query[query]
             scores = np.zeros(num_products)
             for category, weight in wanted.items():
@@ -59,7 +62,7 @@ class CategoryPopularity:
                 members = members[members < num_products]
                 scores[members] = weight / sum(wanted.values()) * (general[members] + 1e-3)
             known[query] = padded(best_rows(scores, k), k)
-        return np.stack([known.get(query, back_off) for query in requests.queries])
+        return np.stack([known.get(query, back_off) for query in queries])
 
 
 def _graph_with_index(export: Path, products: pa.Table) -> dict[str, Any]:

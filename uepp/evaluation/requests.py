@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
+from uepp.features.graph import normalized_queries
 from uepp.features.requests import RawRequests, load_past_events, load_raw_requests
 
 
@@ -54,6 +56,18 @@ class Requests:
     def queries(self) -> list[str]:
         """[R] texts."""
         return self.raw.queries
+
+    def where(self, is_kept: np.ndarray) -> "Requests":
+        """Some of the requests, by a mask bool [R]."""
+        row_of, is_kept_target = np.cumsum(is_kept) - 1, is_kept[self.targets.request]
+        return Requests(
+            raw=self.raw.take(np.flatnonzero(is_kept)),
+            day=self.day[is_kept],
+            num_products=self.num_products[is_kept],
+            targets=Targets(row_of[self.targets.request[is_kept_target]], self.targets.product_index[is_kept_target]),
+            is_repeat=self.is_repeat[is_kept_target],
+            is_signed_in=self.is_signed_in[is_kept],
+        )
 
     @property
     def has_history(self) -> np.ndarray:
@@ -101,6 +115,14 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     )
 
 
+def counted_queries(queries: list[str]) -> list[str]:
+    """What queries are counted as: those that differ only in case, accents or punctuation are one, as in the graph.
+
+    One without any letter or digit stays as it is written.
+    """
+    return [text or query for text, query in zip(normalized_queries(queries), queries, strict=True)]
+
+
 @dataclass(frozen=True)
 class Judgments:
     """Human grades of products for the queries of requests.
@@ -121,15 +143,32 @@ def load_judgments(path: Path, queries: list[str], products: pa.Table) -> Judgme
         path: of the data set's table.
         queries: [R] texts, compared as they are.
         products: the catalogue in product-index order.
+
+    Raises:
+        InputError: a product is graded twice for the same query: its gain would count twice, and NDCG exceed 1.
     """
     table = pq.read_table(path, columns=["query", "product_id", "grade"])
+    for place, name in enumerate(("query", "product_id")):
+        table = table.set_column(place, name, pc.cast(table.column(name), pa.string()))
+    _refuse_graded_twice(path, table)
     asked = pa.table({"query": pa.array(queries, pa.string()), "request": np.arange(len(queries))})
-    table = table.set_column(0, "query", pc.cast(table.column("query"), pa.string()))
     joined = asked.join(table, "query", join_type="inner").sort_by([("request", "ascending")])
     if not joined.num_rows:
         return None
     pairs = Targets(np.asarray(joined.column("request"), np.int64), _rows_of(joined.column("product_id"), products))
     return Judgments(pairs, np.asarray(joined.column("grade"), np.float64))
+
+
+def _refuse_graded_twice(path: Path, table: pa.Table) -> None:
+    keys = table.select(["query", "product_id"]).append_column("row", pa.array(np.arange(table.num_rows)))
+    first = keys.group_by(["query", "product_id"]).aggregate([("row", "min")])
+    if first.num_rows < table.num_rows:
+        row = int(np.setdiff1d(np.arange(table.num_rows), np.asarray(first.column("row_min")))[0])
+        value = ", ".join(repr(keys.column(name)[row].as_py()) for name in ("query", "product_id"))
+        raise InputError(
+            f"{path}: column query, product_id, row {row}: {value} is a duplicate of an earlier row; allowed is one "
+            "row a query and product"
+        )
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

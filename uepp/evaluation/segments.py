@@ -1,5 +1,6 @@
 """Head, torso and tail: how well a query is known from training."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
+from uepp.evaluation.requests import counted_queries
 from uepp.features.text import normalize
 from uepp.features.vocabulary import Vocabulary
 
@@ -34,7 +36,8 @@ def assign_segments(
     """Cut requests into head, torso and tail.
 
     `query_count`: the most frequent training queries that together make a third of the training
-    window's requests are head, those that make the next third torso, all others (unseen ones too) tail.
+    window's requests are head, those that make the next third torso, all others (unseen ones too) tail. Queries are
+    told apart by `counted_queries`.
 
     `rarest_word`: for data without traffic, where no evaluated query occurs in training. A query counts
     as often as its rarest word occurs in texts of the training window (products and queries); thirds
@@ -46,8 +49,12 @@ def assign_segments(
         by: the rule; `auto` takes `query_count` where at least a tenth of the requests were seen.
     """
     table = pq.read_table(export / "query_counts.parquet")
-    counts = dict(zip(table.column("query").to_pylist(), table.column("count").to_pylist(), strict=True))
-    seen = np.array([counts.get(query, 0) for query in queries], np.int64)
+    counts: Counter[str] = Counter()
+    for query, count in zip(
+        counted_queries(table.column("query").to_pylist()), table.column("count").to_pylist(), strict=True
+    ):
+        counts[query] += count
+    seen = np.array([counts[query] for query in counted_queries(queries)], np.int64)
     if by == "query_count" or (by == "auto" and np.mean(seen > 0) >= _MIN_SEEN_SHARE):
         head, torso = _traffic_thirds(np.array(list(counts.values()), np.int64))
         labels = np.where(seen >= head, "head", np.where(seen >= torso, "torso", "tail"))

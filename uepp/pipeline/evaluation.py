@@ -27,12 +27,15 @@ from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
 from uepp.evaluation.table import markdown
 from uepp.features.catalog import num_products_before
 from uepp.pipeline.stored import read_run
+from uepp.relevance.pairs import query_key
+from uepp.relevance.ranker import queries_known_to_ranker
 from uepp.retrieval.export import open_export
 from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import add_cost, announced
 
 __all__ = ["OPPONENTS", "evaluate_run"]
-_READ_QUALITY = ("uepp_boost", "uepp_rerank")
+_RANKED = "uepp_rerank"
+_READ_QUALITY = ("uepp_boost", _RANKED)
 
 
 def evaluate_run(
@@ -66,6 +69,11 @@ def evaluate_run(
         for name in _READ_QUALITY:
             if name in names:
                 _refuse_later_quality(export_dir, products, requests, name)
+        if _RANKED in names and (known_text := _known_to_ranker(export_dir, requests)):
+            if against is not None:
+                raise InputError(f"--against {_RANKED}: {known_text}")
+            console.print(f"  not compared: {_RANKED}; {known_text}", markup=False, highlight=False)
+            names = tuple(name for name in names if name != _RANKED)
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
         train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
         graded = _judgments_path(run_dir, data)
@@ -117,6 +125,18 @@ def known_of(run_dir: Path, export_dir: Path, config: Config) -> Known:
 
     known = Known(export_dir, config, selection, run_dir / "baselines", version)
     return known
+
+
+def _known_to_ranker(export_dir: Path, requests: Requests) -> str | None:
+    """Why re-ranked figures would be too good; none: they are not, as far as it is known."""
+    seen = queries_known_to_ranker(export_dir)
+    num_seen = sum(query_key(query) in seen for query in requests.queries)
+    if not num_seen:
+        return None
+    return (
+        f"the ranker's cross-encoder was trained on the queries of {num_seen:,} of {len(requests):,} requests; "
+        "ranking/report.json of the run has figures of the others"
+    )
 
 
 def _judgments_path(run_dir: Path, data: Path | None) -> Path | None:

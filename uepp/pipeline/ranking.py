@@ -1,5 +1,6 @@
 """The story of `uepp relevance rank`: what is found → features → LambdaMART on the selection window → report."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from rich.console import Console
 import uepp
 from uepp.artifacts import MANIFEST, read_json, write_json
 from uepp.config import Config, load_config
+from uepp.errors import InputError
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.measures import Measured
 from uepp.evaluation.recall import report, without_nan
@@ -19,8 +21,10 @@ from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import ALL, Slices, slices_of
 from uepp.metrics import mean_over_days, ndcg_at, paired_interval, target_positions
 from uepp.pipeline.stored import read_run
-from uepp.relevance.pair_scores import PairScores
+from uepp.relevance.pair_scores import TRAINED_QUERIES, PairScores, trained_queries
+from uepp.relevance.pairs import query_key
 from uepp.relevance.ranker import (
+    NUM_FOLDS,
     Lists,
     Ranker,
     Trained,
@@ -57,6 +61,7 @@ class _Found(NamedTuple):
         rows: product indexes int64 [R, K]; -1: fewer were found.
         similarities: float32 [R, K].
         is_bought: bool [R, K].
+        num_left_out: requests of the window that are not among these.
     """
 
     requests: Requests
@@ -64,6 +69,7 @@ class _Found(NamedTuple):
     rows: np.ndarray
     similarities: np.ndarray
     is_bought: np.ndarray
+    num_left_out: int
 
     def ranked(self, scores: np.ndarray) -> np.ndarray:
         """The lists in the order of scores [R, K]."""
@@ -86,6 +92,9 @@ def rank(
     counted of products has them in it, so there both would tell what was bought. Which one is kept, if any, is decided
     by held-out queries of that window. `RUN/ranking/report.json` gets what is returned.
 
+    A cross-encoder has been told the answers of the queries that it was trained or validated on, so their requests are
+    left out, of both windows and for all systems.
+
     Args:
         run_dir: a run with an export.
         console: for progress.
@@ -94,7 +103,8 @@ def rank(
 
     Raises:
         InputError: no export, or one that was refreshed or replaced meanwhile, quality that was measured after T, too
-            few requests with a bought product in their list, no LightGBM, or no cross-encoder there.
+            few requests with a bought product in their list, or of queries that the cross-encoder has not seen, no
+            LightGBM, or no cross-encoder there.
     """
     config = read_run(run_dir)[0]
     if top is not None:
@@ -110,17 +120,25 @@ def rank(
     features = RankingFeatures(export_dir)
     with announced(console, "requests"):
         towers = Towers(export_dir, config.history, is_boosted=(export_dir / BOOSTING).exists())
-        selection, reported = (_find(run_dir, config, name, towers, features) for name in ("selection", "report"))
+        seen = None if pairs is None else trained_queries(pairs.directory)
+        windows = ("selection", "report")
+        selection, reported = (_find(run_dir, config, name, towers, features, seen or ()) for name in windows)
         is_listed = [
             float(found.is_bought.any(axis=1).mean()) if len(found.rows) else 0.0 for found in (selection, reported)
         ]
-        for name, found, share in zip(("selection", "report"), (selection, reported), is_listed, strict=True):
+        for name, found, share in zip(windows, (selection, reported), is_listed, strict=True):
             console.print(
                 f"  {name}: {len(found.rows):,} requests, a purchase among the first {config.ranker.top} of {share:.1%}"
             )
 
+        about = None if pairs is None else _left_out(seen, selection, reported)
+        if about is not None:
+            console.print(f"  {left_out_line(about)}", highlight=False)
+        _refuse_too_few(selection, reported)
+
     # ---------------------------------------------------------------------- rankers, on the selection window
     trained: dict[Relevance, Trained] = {}
+    rankers: dict[Relevance, Ranker] = {}
     scores: dict[Relevance, tuple[np.ndarray, np.ndarray]] = {}
     kinds: list[Relevance] = ["similarity"] if pairs is None else ["similarity", "cross_encoder"]
     for kind in kinds:
@@ -134,6 +152,10 @@ def rank(
             matrix = features.matrix(selection.asked, selection.rows, scores[kind][0])
             lists = Lists(matrix, selection.rows >= 0, selection.is_bought, selection.requests.queries)
             trained[kind] = train_ranker(lists, features.names(kind), config.ranker, config.training.seed)
+            # Now, so that nothing is published that would not load again.
+            own_pairs = pairs if kind == "cross_encoder" else None
+            names = features.names(kind)
+            rankers[kind] = Ranker(trained[kind].model, names, features, kind, config.ranker.top, own_pairs)
             console.print(f"  {trained[kind].num_rounds} trees", highlight=False)
     held_out, chosen = _choose(selection, trained)
 
@@ -152,6 +174,7 @@ def rank(
             "seed": config.training.seed,
             "settings": config.ranker.model_dump(mode="json"),
         },
+        "cross_encoder": about,
         "held_out": held_out,
     }
     if chosen is None:
@@ -181,8 +204,7 @@ def rank(
     if len(reported.rows):
         with announced(console, "report"):
             rankings = {RETRIEVAL: reported.rows}
-            for kind, one in trained.items():
-                ranker = Ranker(one.model, features, kind, config.ranker.top, pairs)
+            for kind, ranker in rankers.items():
                 matrix = features.matrix(reported.asked, reported.rows, scores[kind][1])
                 rankings[SYSTEMS[kind]] = reported.ranked(ranker.scores(matrix))
             segments = assign_segments(reported.requests.queries, export_dir, config.evaluation.segments)
@@ -190,7 +212,7 @@ def rank(
             measured = {
                 name: measure_lists(ranking, reported.requests, slices, KS) for name, ranking in rankings.items()
             }
-            result |= _figures(measured, slices, reported.requests.day)
+            result |= _figures(measured, slices, reported.requests)
     result = without_nan(result)
     write_json(run_dir / "ranking" / "report.json", result)
     return result
@@ -207,10 +229,53 @@ def unrank(run_dir: Path, console: Console) -> bool:
     return True
 
 
-def _find(run_dir: Path, config: Config, window: str, towers: Towers, features: RankingFeatures) -> _Found:
-    """The lists that exact search gives to a window's requests, from the catalogue as of their day."""
+def left_out_line(about: dict[str, Any]) -> str:
+    """What `cross_encoder` of a report says of its training, in words."""
+    if about["num_trained_queries"] is None:
+        return (
+            f"It is not known which queries the cross-encoder was trained on (no {TRAINED_QUERIES} beside it): if on "
+            "these, its figures are too good."
+        )
+    parts = [f"{one['num_left_out']:,} of {one['num_requests']:,} {name}" for name, one in about["requests"].items()]
+    return f"Left out, since the cross-encoder was trained on their queries: {' and '.join(parts)} requests."
+
+
+def _left_out(seen: frozenset[str] | None, selection: _Found, reported: _Found) -> dict[str, Any]:
+    return {
+        "num_trained_queries": None if seen is None else len(seen),
+        "requests": {
+            name: {"num_requests": len(found.rows) + found.num_left_out, "num_left_out": found.num_left_out}
+            for name, found in (("selection", selection), ("report", reported))
+        },
+    }
+
+
+def _refuse_too_few(selection: _Found, reported: _Found) -> None:
+    for name, found, least in (("selection", selection, NUM_FOLDS), ("report", reported, 1)):
+        others = len(set(found.requests.queries))
+        if found.num_left_out and others < least:
+            raise InputError(
+                f"--cross-encoder: was trained on the queries of {found.num_left_out} of "
+                f"{found.num_left_out + len(found.rows)} requests of the {name} window, {others} other queries are "
+                f"left; allowed are at least {least} (relevance.evaluation_share holds more of them back)"
+            )
+
+
+def _find(
+    run_dir: Path,
+    config: Config,
+    window: str,
+    towers: Towers,
+    features: RankingFeatures,
+    seen: Collection[str],
+) -> _Found:
+    """The lists that exact search gives to a window's requests, from the catalogue as of their day.
+
+    Requests whose query's key is in `seen` are left out.
+    """
     export_dir, (_, _, mined) = run_dir / "export", read_run(run_dir)
-    requests = load_requests(mined / "requests.parquet", window, pq.read_table(export_dir / "products.parquet"))
+    asked = load_requests(mined / "requests.parquet", window, pq.read_table(export_dir / "products.parquet"))
+    requests = asked.where(np.array([query_key(query) not in seen for query in asked.queries], bool))
     rows = np.full((len(requests), config.ranker.top), -1, np.int64)
     similarities = np.full(rows.shape, -np.inf, np.float32)
     if len(requests):
@@ -222,7 +287,8 @@ def _find(run_dir: Path, config: Config, window: str, towers: Towers, features: 
     is_bought = np.zeros(rows.shape, bool)
     targets = requests.targets
     np.logical_or.at(is_bought, targets.request, rows[targets.request] == targets.product_index[:, np.newaxis])
-    return _Found(requests, features.asked(requests.raw), rows, similarities, is_bought & (rows >= 0))
+    num_left_out = len(asked) - len(requests)
+    return _Found(requests, features.asked(requests.raw), rows, similarities, is_bought & (rows >= 0), num_left_out)
 
 
 def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[str, dict[str, Any]], Relevance | None]:
@@ -236,7 +302,7 @@ def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[
     ahead: dict[Relevance, float] = {}
     for kind, one in trained.items():
         after = selection.ndcg(selection.ranked(one.held_out))
-        low, high = paired_interval(after - before, day)
+        low, high = paired_interval(after - before, day, np.array(selection.requests.queries, object))
         mean = mean_over_days(after, day)
         figures[SYSTEMS[kind]] = {f"ndcg@{_CHOSEN_AT}": mean, "ahead_of_retrieval": [low, high]}
         if low > 0:
@@ -244,14 +310,14 @@ def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[
     return figures, max(ahead, key=lambda kind: ahead[kind], default=None)
 
 
-def _figures(measured: dict[str, Measured], slices: Slices, day: np.ndarray) -> dict[str, Any]:
+def _figures(measured: dict[str, Measured], slices: Slices, requests: Requests) -> dict[str, Any]:
     """`systems`, and `comparisons` of each ranker with those before it."""
     names = list(measured)
     systems: dict[str, Any] = {}
     comparisons: dict[str, Any] = {}
     for last in range(len(names), 1, -1):
         compared = {name: measured[name] for name in [names[last - 1], *names[: last - 1]]}
-        figures = report(compared, slices, day)
+        figures = report(compared, slices, requests.day, requests.queries)
         systems = systems or {name: figures["systems"][name] for name in names}
         comparisons[names[last - 1]] = {other: one[ALL] for other, one in figures["comparisons"].items()}
     return {"systems": systems, "comparisons": comparisons}

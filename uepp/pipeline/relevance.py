@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the operations of the tokeniser
 from rich.console import Console
@@ -15,11 +17,11 @@ from uepp.artifacts import atomic_directory, check_manifest, read_json, write_js
 from uepp.config import Config, RelevanceConfig, load_config
 from uepp.data.schema import read_products
 from uepp.errors import InputError
-from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs, no_embeddings
+from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs, no_embeddings, trained_on
 from uepp.relevance.cross_encoder import CrossEncoder, learn_vocabulary, make_cross_encoder
 from uepp.relevance.judged import Judged, read_judged
 from uepp.relevance.measures import NDCG_AT, pair_auroc, query_ndcg
-from uepp.relevance.pair_scores import FACTS, RUN_FOLDER
+from uepp.relevance.pair_scores import FACTS, RUN_FOLDER, TRAINED_QUERIES
 from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION, TextPairs
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.samplers import configured_sampler
@@ -38,6 +40,7 @@ from uepp.runs.directory import (
 from uepp.runs.strategies import choose_strategy, num_workers
 
 COMMAND = "relevance train"
+_IS_TRAINED = "is_trained.npy"
 _FREE = ("max_steps", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints")
 
 
@@ -122,7 +125,7 @@ def train_relevance(
 
     # -------------------------------------------------------------------------------------- export
     with announced(console, "export", run_dir=run_dir):
-        _write_cross_encoder(fitted.encoder, settings, run_dir)
+        _write_cross_encoder(fitted.encoder, settings, pairs, run_dir)
     seconds = read_json(run_dir / COSTS)["seconds"]["training"]
     write_json(
         run_dir / "training.json",
@@ -134,8 +137,12 @@ def train_relevance(
 def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
     """Measures on the run's held-out queries: of its cross-encoder, and of the bi-encoder alone (BHNS Table 3).
 
+    Towers may have been trained on what held-out queries led to. The bi-encoder is measured on the others then, and the
+    cross-encoder beside it on the same ones too.
+
     Returns:
-        What `metrics.json` holds: `systems` by name, numbers of queries and pairs, and facts of the training.
+        What `metrics.json` holds: `systems` by name, `bi_encoder` (what is known of its training), numbers of queries
+        and pairs, and facts of the training.
 
     Raises:
         InputError: not a finished run.
@@ -146,14 +153,28 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
         rows = pairs.rows(EVALUATION)
         texts = pairs.texts
         query, product = texts.query[rows], texts.product[rows]
-        scores = {
-            "cross_encoder": score([texts.queries[row] for row in query], [texts.products[row] for row in product])
-        }
-        if config.relevance.bi_encoder is not None:
-            scores["bi_encoder"] = _cosines(embeddings, query, product)
         gains = pairs.evaluation_labels[rows]
+        scores = score([texts.queries[row] for row in query], [texts.products[row] for row in product])
+        systems = {"cross_encoder": _measures(scores, gains, query)}
+        bi_encoder: dict[str, Any] | None = None
+        if config.relevance.bi_encoder is not None:
+            cosines, is_trained = _cosines(embeddings, query, product), read_trained(run_dir / "bi_encoder")
+            is_new = np.ones(len(rows), bool) if is_trained is None else ~is_trained[query]
+            num_trained = None if is_trained is None else len(np.unique(query[~is_new]))
+            bi_encoder = {"num_trained_queries": num_trained, "new_queries": None}
+            both = {
+                name: _measures(values[is_new], gains[is_new], query[is_new])
+                for name, values in (("cross_encoder", scores), ("bi_encoder", cosines))
+                if is_new.any()
+            }
+            if is_new.all():
+                systems = both
+            elif both:
+                numbers = {"num_queries": len(np.unique(query[is_new])), "num_pairs": int(is_new.sum())}
+                bi_encoder["new_queries"] = {**numbers, "systems": both}
         metrics = {
-            "systems": {name: _measures(values, gains, query) for name, values in scores.items()},
+            "systems": systems,
+            "bi_encoder": bi_encoder,
             "sampler": config.relevance.sampler,
             "num_queries": len(np.unique(query)),
             "num_pairs": len(rows),
@@ -213,10 +234,19 @@ def embeddings_of(bi_encoder: str | None, texts: TextPairs, folder: Path | None)
         return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
     embeddings = embed_pairs(bi_encoder, texts)
     if folder is not None:
+        is_trained = trained_on(bi_encoder, texts.queries)
         with atomic_directory(folder) as temporary:
             np.save(temporary / "queries.npy", embeddings.queries)
             np.save(temporary / "products.npy", embeddings.products)
+            if is_trained is not None:
+                np.save(temporary / _IS_TRAINED, is_trained)
     return embeddings
+
+
+def read_trained(folder: Path) -> np.ndarray | None:
+    """Of the vectors kept in a folder: whether the bi-encoder was trained on each query; none: not known."""
+    path = folder / _IS_TRAINED
+    return np.load(path) if path.is_file() else None
 
 
 def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
@@ -230,11 +260,13 @@ def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
     return len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
 
 
-def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, run_dir: Path) -> None:
+def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, pairs: PartPairs, run_dir: Path) -> None:
     facts = {"fields": list(config.fields), "max_tokens": config.max_tokens, "sampler": config.sampler}
+    rows = np.unique(pairs.texts.query[np.concatenate([pairs.rows(TRAIN), pairs.rows(VALIDATION)])])
     with atomic_directory(run_dir / RUN_FOLDER) as folder:
         encoder.save(folder)
         write_json(folder / FACTS, facts)
+        pq.write_table(pa.table({"query": [pairs.texts.queries[row] for row in rows]}), folder / TRAINED_QUERIES)
         run_id = read_json(run_dir / "run.json")["run_id"]
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__)
 
@@ -273,9 +305,11 @@ def _cosines(embeddings: Embeddings, query: np.ndarray, product: np.ndarray) -> 
     return np.einsum("nd,nd->n", *units)
 
 
-def _measures(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float]:
+def _measures(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float | None]:
+    """AUROC is none where all pairs are relevant, or none is: JSON has no NaN."""
+    auroc = pair_auroc(scores, gains >= 0.5)
     found = {f"ndcg@{k}": query_ndcg(scores, gains, query, k) for k in NDCG_AT}
-    return {**found, "auroc": pair_auroc(scores, gains >= 0.5)}
+    return {**found, "auroc": None if np.isnan(auroc) else auroc}
 
 
 def _ndcg_at_10(encoder: CrossEncoder, pairs: PartPairs, rows: np.ndarray) -> float:

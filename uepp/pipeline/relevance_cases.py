@@ -31,6 +31,7 @@ def cases(
     numbers: Sequence[int] = (2, 4, 8),
     pool_sizes: Sequence[int] = (),
     num_steps: int = 50,
+    num_seeds: int = 1,
 ) -> dict[str, Any]:
     """Sampled negatives of some training queries (BHNS Table 4); on a marketplace, the share of false negatives.
 
@@ -44,6 +45,7 @@ def cases(
         numbers: K of the shares.
         pool_sizes: of the shares; none: the configuration's.
         num_steps: steps of which negatives are counted.
+        num_seeds: of the counted steps, from `relevance.seed` on; the pairs are the same for all.
 
     Returns:
         `cases`: for each query and sampler the negatives with label, and `relevance` where the truth is known;
@@ -79,13 +81,13 @@ def cases(
         with announced(console, "false negatives"):
             found["false_negatives"] = false_negative_shares(
                 labelled, judged.is_false_negative, samplers, numbers, pool_sizes or [settings.pool_size], settings,
-                num_steps,
+                num_steps, num_seeds,
             )  # fmt: skip
     return found
 
 
 def _chosen(pairs: PartPairs, trained: np.ndarray, queries: Sequence[str], number: int, seed: int) -> np.ndarray:
-    """Rows of the queries that are asked for, or of some that are drawn."""
+    """Rows of the queries that are asked for, each once and in that order, or of some that are drawn."""
     known = np.unique(trained)
     if not queries:
         return np.sort(np.random.default_rng([4, seed]).choice(known, min(number, len(known)), replace=False))
@@ -93,7 +95,7 @@ def _chosen(pairs: PartPairs, trained: np.ndarray, queries: Sequence[str], numbe
     for query in queries:
         if query not in row_of:
             raise InputError(f"--query {query!r}: is no training query of these data")
-    return np.array(sorted(row_of[query] for query in queries))
+    return np.array([row_of[query] for query in dict.fromkeys(queries)])
 
 
 def _cases(

@@ -25,7 +25,7 @@ from uepp.relevance.measures import correlations
 from uepp.relevance.pairs import TextPairs
 from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
-from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, read_sts
+from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, POSITIVE_ABOVE, known_beside, read_sts
 from uepp.relevance.training import fit, logits_of
 from uepp.runs.strategies import choose_strategy
 
@@ -173,7 +173,7 @@ def _cells(
     num_seeds: int,
 ) -> dict[tuple[str, int, int, int], Cell]:
     """Cells by sampler, K, pool and seed; without negatives K and pool make no difference."""
-    encoder = "scratch" if config.encoder is None else _encoder_digest(config.encoder)
+    encoder = "scratch" if config.encoder is None else locate(config.encoder, "relevance.encoder =").digest()
     is_blind = BLIND_SAMPLERS.issuperset(samplers)
     bi_encoder = None if is_blind or config.bi_encoder is None else check_bi_encoder(config.bi_encoder)
     cells = {}
@@ -189,14 +189,10 @@ def _cells(
             del counts["num_negatives"], counts["pool_size"]
         seen = None if name in BLIND_SAMPLERS else bi_encoder
         rate = settings.peak_learning_rate
-        key = fingerprint("sts", counts, rate, encoder, seen, list(digests), uepp.__version__)
+        # 2: a sentence and what it was graded with are no negatives of each other, whichever side they stand on.
+        key = fingerprint("sts", 2, counts, rate, encoder, seen, list(digests), uepp.__version__)
         cells[name, number, pool_size, seed] = Cell(key, settings)
     return cells
-
-
-def _encoder_digest(source: str) -> str:
-    folder = locate(source, "relevance.encoder =")
-    return fingerprint(*(sha256(folder / name) for name in ("config.json", "vocab.txt", "model.safetensors")))
 
 
 def _metrics(out: Path, cell: Cell) -> Path:
@@ -241,8 +237,10 @@ def _train(
     settings = cell.config
     run_dir = out / "cells" / cell.key / "run"
     labelled = LabelledPairs(
-        train.query, train.product, train.grades / MAX_GRADE, *embeddings, positive_above=settings.positive_above
-    )
+        train.query, train.product, train.grades / MAX_GRADE, *embeddings,
+        positive_above=POSITIVE_ABOVE if settings.positive_above is None else settings.positive_above,
+        also_known=known_beside(train),
+    )  # fmt: skip
     steps = Steps(
         labelled, train.queries, train.products, configured_sampler(settings),
         batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,

@@ -21,7 +21,7 @@ from uepp.features.catalog import build_catalog, load_catalog, num_products_befo
 from uepp.features.examples import Examples, load_examples, title_span, with_weak_examples
 from uepp.features.fitted import TEXT_ENCODER, Fitted, fit_features
 from uepp.features.inputs import QueryFeatures
-from uepp.features.text_encoder import check_text_encoder, copy_text_encoder
+from uepp.features.text_encoder import check_text_encoder_fits, copy_text_encoder
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.runs.directory import add_facts, announced, check_run, checked_data, nothing_left, open_run
@@ -97,7 +97,7 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         products = read_products(data_dir)
         check_quality(products, windows.train_end)
         if config.text.encoder is not None and not resume:
-            check_text_encoder(Path(config.text.encoder))
+            check_text_encoder_fits(config, data_dir / "events.parquet", windows.train_end)
         open_run(config, run_dir, "train", resume=resume)  # only now: bad data leaves no half-made run behind
         rows = ", ".join(f"{count:,} {name}" for name, count in report.rows.items())
         console.print(f"  {data_dir}: {rows}", markup=False, soft_wrap=True)

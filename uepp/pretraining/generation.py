@@ -14,6 +14,9 @@ from uepp.pretraining.loop import without_padding
 from uepp.pretraining.sentencepiece_tokens import END, PAD, SentencePieceTokens
 from uepp.pretraining.t5 import load_t5
 
+WRITER = "writer.json"
+"""Beside a saved T5: how much it reads and writes, and what it was pretrained on."""
+
 _AT_ONCE = 256
 
 
@@ -39,9 +42,9 @@ class QueryWriter:
         Raises:
             InputError: it has none.
         """
-        if not (run_dir / "seq2seq" / "writer.json").exists():
+        if not (run_dir / "seq2seq" / WRITER).exists():
             raise InputError(f"{run_dir}: no finished run of uepp pretrain (it has no seq2seq/)")
-        facts = read_json(run_dir / "seq2seq" / "writer.json")
+        facts = read_json(run_dir / "seq2seq" / WRITER)
         model, proto = load_t5(str(run_dir / "seq2seq"))
         return cls(model, proto, facts["max_tokens"], facts["max_query_tokens"])
 

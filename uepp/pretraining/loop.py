@@ -63,7 +63,7 @@ class Fitted(NamedTuple):
 def fit(
     build_model: Callable[[], Any],
     pairs: TokenPairs,
-    held_out: TokenPairs,
+    chosen_by: TokenPairs,
     config: PretrainingConfig,
     run_dir: Path,
     *,
@@ -82,7 +82,7 @@ def fit(
     Args:
         build_model: makes the `T5Seq2SeqLM` (called under the strategy's scope).
         pairs: to train on.
-        held_out: to measure on.
+        chosen_by: held-out ones; their perplexity says when to stop and which step was the best.
         config: sizes of steps, rates, when to do what.
         run_dir: gets `checkpoints/` and `logs/`.
         strategy: devices.
@@ -118,7 +118,7 @@ def fit(
             trainee.step.assign(done)
             is_over = done >= config.max_steps
             if is_over or done % config.evaluate_every_steps == 0:
-                perplexity = trainee.evaluate(held_out)
+                perplexity = trainee.evaluate(chosen_by)
                 log.add(done, report.row(done) | {"held_out_perplexity": perplexity, "learning_rate": trainee.rate})
                 report.show(f"held-out perplexity {perplexity:.2f}")
                 is_over = trainee.is_over(done)

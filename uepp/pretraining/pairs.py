@@ -21,11 +21,14 @@ class Pairs:
         product_index: int64 [E], row of the catalogue.
         queries: E texts.
         is_held_out: bool [E], never trained on; a held-out product has only its best query here.
+        is_reported: bool [E], about half of the held-out ones: those that figures are told of. The best step is chosen
+            by the others, so that what is told was not chosen by what it is told of.
     """
 
     product_index: np.ndarray
     queries: list[str]
     is_held_out: np.ndarray
+    is_reported: np.ndarray
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -43,7 +46,7 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
         config: `weakest_interaction`, `queries_per_product`, `held_out_share`.
 
     Raises:
-        InputError: nothing to train on, or nothing held out.
+        InputError: nothing to train on, to choose the best step by, or to report.
     """
     graph = pq.read_table(mined / "graph.parquet")
     columns = [f"{name}s" for name in INTERACTION_TYPES[INTERACTION_TYPES.index(config.weakest_interaction) :]]
@@ -62,18 +65,20 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
     lengths = np.diff([*starts, len(products)])
     place = np.arange(len(products)) - np.repeat(starts, lengths)
     is_held_out = np.repeat([_is_held_out(products[row], config.held_out_share) for row in starts], lengths)
+    is_reported = is_held_out & np.repeat([_is_of_second_half(products[row]) for row in starts], lengths)
     kept = np.flatnonzero(place < np.where(is_held_out, 1, config.queries_per_product))
 
     row_of = {product: row for row, product in enumerate(product_ids)}
     index = np.array([row_of[products[row]] for row in kept], np.int64)
     kept, index = kept[np.argsort(index, kind="stable")], np.sort(index, kind="stable")
     queries = graph.column("query").to_pylist()
-    pairs = Pairs(index, [queries[row] for row in kept], is_held_out[kept])
-    num_held_out = int(pairs.is_held_out.sum())
-    if not 0 < num_held_out < len(pairs):
+    pairs = Pairs(index, [queries[row] for row in kept], is_held_out[kept], is_reported[kept])
+    num_held_out, num_reported = int(pairs.is_held_out.sum()), int(pairs.is_reported.sum())
+    if num_held_out == len(pairs) or not 0 < num_reported < num_held_out:
         raise InputError(
             f"pretraining.held_out_share = {config.held_out_share}: keeps {num_held_out} of {len(starts)} products "
-            "with a query; at least one must be kept and one be left for training"
+            f"with a query, {num_reported} of them to report; at least one must be reported, one more be kept to "
+            "choose the best step by, and one be left for training"
         )
     return pairs
 
@@ -81,3 +86,8 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
 def _is_held_out(product_id: str, share: float) -> bool:
     """By the MD5 of the id: the same products whatever else changes."""
     return int.from_bytes(hashlib.md5(product_id.encode()).digest()[:8]) < share * 2**64
+
+
+def _is_of_second_half(product_id: str) -> bool:
+    """By the next byte of the same hash, so whatever share is held out."""
+    return hashlib.md5(product_id.encode()).digest()[8] % 2 == 1

@@ -1,6 +1,7 @@
 """The stories of `uepp pretrain`: log and catalogue → pairs → pieces → T5 → its encoder; or an encoder as it is."""
 
-import time
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,16 +20,26 @@ from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
 from uepp.features.raw import table_inputs
 from uepp.features.text import TEXT_FIELDS, product_texts
+from uepp.features.text_encoder import pretraining_source, refuse_foresight
 from uepp.lexical.bm25 import BM25
 from uepp.pretraining.bert import MINILM, load_sentence_encoder, locate
 from uepp.pretraining.encoder import write_text_encoder
-from uepp.pretraining.generation import QueryWriter
+from uepp.pretraining.generation import WRITER, QueryWriter
 from uepp.pretraining.loop import TokenPairs, fit, perplexity_of
 from uepp.pretraining.pairs import Pairs, load_pairs
 from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram_perplexity
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
-from uepp.runs.directory import add_facts, announced, check_run, checked_data, nothing_left, open_run, refuse_changes
+from uepp.runs.directory import (
+    COSTS,
+    add_facts,
+    announced,
+    check_run,
+    checked_data,
+    nothing_left,
+    open_run,
+    refuse_changes,
+)
 from uepp.runs.strategies import choose_strategy, num_workers
 
 _FIXED = ("marketplace", "data", "text")
@@ -74,28 +85,32 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         if settings.preset is not None:
-            load_t5(settings.preset)  # before anything is written
+            _check_preset(settings.preset, data_dir, windows.train_end)  # before anything is written
         num_seen = num_products_before(products, windows.train_end)
         open_run(config, run_dir, "pretrain", resume=resume)  # only now: bad data leaves no half-made run behind
         console.print(f"  {data_dir}: {len(products):,} products", markup=False, soft_wrap=True)
 
+    stage = partial(announced, console, run_dir=run_dir, adds=resume)
     with nothing_left(run_dir, resume):
         # ------------------------------------------------------------------------------------- pairs
-        with announced(console, "pairs"):
+        with stage("pairs"):
             mined = mine(data_dir, config.data, run_dir / "mined")
+            if read_json(run_dir / "run.json").get("mined", mined.name) != mined.name:
+                raise InputError(f"{data_dir}: has changed since this run began; start a new one with --run")
             add_facts(run_dir, data=str(data_dir.resolve()), mined=mined.name)
+            source = pretraining_source(data_dir / "events.parquet", windows.train_end)
             pairs = load_pairs(mined, products.column("product_id").to_pylist(), settings)
             texts = product_texts(products, config.text.fields)
-            is_trained = ~pairs.is_held_out
+            num_held_out, num_reported = int(pairs.is_held_out.sum()), int(pairs.is_reported.sum())
             console.print(
-                f"  {int(is_trained.sum()):,} products and queries before {windows.train_end:%F}, "
-                f"{int(pairs.is_held_out.sum()):,} more held out"
+                f"  {len(pairs) - num_held_out:,} products and queries before {windows.train_end:%F}; held out: "
+                f"{num_held_out - num_reported:,} more to choose the best step by, {num_reported:,} to report"
             )
 
         # ------------------------------------------------------------------------------------ pieces
-        with announced(console, "pieces"):
+        with stage("pieces"):
             proto = _sentencepiece(texts[:num_seen], pairs, config, run_dir)
-            trained, held_out = _tokenized(texts, pairs, proto, config)
+            trained, chosen_by, reported = _tokenized(texts, pairs, proto, config)
             num_pieces = (trained.products != 0).sum(axis=1)
             is_cut = float((num_pieces == settings.max_tokens).mean())
             vocabulary_size = _vocabulary_size(proto)
@@ -104,12 +119,11 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
             )
 
     # -------------------------------------------------------------------------------------- training
-    with announced(console, "training"):
-        begin = time.perf_counter()
+    with stage("training"):
         fitted = fit(
             lambda: _model(config, proto, settings.precision),
             trained,
-            held_out,
+            chosen_by,
             settings,
             run_dir,
             strategy=strategy,
@@ -118,10 +132,9 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
         )
         if not fitted.is_complete:
             return Pretrained(fitted.step, False, None)
-        seconds = time.perf_counter() - begin
 
     # ------------------------------------------------------------------------------ what was learned
-    with announced(console, "held-out products"):
+    with stage("held-out products"):
         model = _model(config, proto, "float32")
         for variable, weight in zip(model.trainable_variables, fitted.weights, strict=True):
             variable.assign(weight)
@@ -130,12 +143,12 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
             "steps": fitted.step,
             "best_step": fitted.best_step,
             "num_pairs": len(trained),
-            "seconds": round(seconds, 1),
+            "seconds": read_json(run_dir / COSTS)["seconds"]["training"],
             "held_out": {
-                "num_products": len(held_out),
-                "num_pieces": int((held_out.queries != 0).sum()),
-                "perplexity": perplexity_of(model, held_out),
-                "unigram_perplexity": unigram_perplexity(trained.queries, held_out.queries, vocabulary_size),
+                "num_products": len(reported),
+                "num_pieces": int((reported.queries != 0).sum()),
+                "perplexity": perplexity_of(model, reported),
+                "unigram_perplexity": unigram_perplexity(trained.queries, reported.queries, vocabulary_size),
             },
             **_generated(writer, products, texts, pairs, num_seen),
         }
@@ -143,18 +156,18 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
     # --------------------------------------------------------------------- queries for the whole catalogue
     generated = None
     if settings.generated_queries:
-        with announced(console, "queries for the catalogue"):
+        with stage("queries for the catalogue"):
             queries = writer.write(texts, number=settings.generated_queries, seed=settings.seed)
             column = pa.array(queries, pa.list_(pa.string()))
             generated = pa.table({"product_id": products.column("product_id"), "queries": column})
 
     # --------------------------------------------------------------------------------------- encoder
-    with announced(console, "encoder"):
+    with stage("encoder"):
         with atomic_directory(run_dir / "seq2seq") as folder:
             save_t5(model, proto, folder)
             write_json(
-                folder / "writer.json",
-                {"max_tokens": settings.max_tokens, "max_query_tokens": settings.max_query_tokens},
+                folder / WRITER,
+                {"max_tokens": settings.max_tokens, "max_query_tokens": settings.max_query_tokens, "source": source},
             )
         write_text_encoder(
             run_dir / "encoder",
@@ -164,7 +177,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
             source={
                 "run_id": read_json(run_dir / "run.json")["run_id"],
                 "data": str(data_dir),
-                "train_end": windows.train_end.isoformat(),
+                **source,
                 "steps": fitted.best_step,
                 "num_pairs": len(trained),
                 "parameters": int(sum(np.prod(weight.shape) for weight in fitted.weights)),
@@ -181,7 +194,7 @@ def import_encoder(source: str, config: Config, run_dir: Path, console: Console)
     """Write a published sentence encoder as `run_dir/encoder`; nothing is trained.
 
     Args:
-        source: `minilm`, or a folder (see `uepp.pretraining.bert`).
+        source: `minilm`, a folder or a preset (see `uepp.pretraining.bert.locate`).
         config: `pretraining.max_tokens`.
         run_dir: new or empty.
         console: for progress.
@@ -193,9 +206,9 @@ def import_encoder(source: str, config: Config, run_dir: Path, console: Console)
         InputError: the encoder is not there or of another kind, or the directory is in use.
     """
     check_run(config, run_dir, "pretrain", resume=False, fixed=(), free="")
-    folder = locate(source)
+    published = locate(source)
     with announced(console, "encoder"):
-        encoder, facts = load_sentence_encoder(folder, config.pretraining.max_tokens)
+        encoder, facts = load_sentence_encoder(published, config.pretraining.max_tokens)
         open_run(config, run_dir, "pretrain", resume=False)
         kind = MINILM if source == MINILM else "bert"
         write_text_encoder(
@@ -203,6 +216,14 @@ def import_encoder(source: str, config: Config, run_dir: Path, console: Console)
         )
     facts = read_json(run_dir / "encoder" / "encoder.json")
     return dict(facts)
+
+
+def _check_preset(preset: str, data_dir: Path, train_end: datetime) -> None:
+    """Refuse a T5 that cannot be loaded, or one of an earlier pretraining that has seen what comes after T."""
+    load_t5(preset)
+    if (Path(preset) / WRITER).is_file():
+        source = read_json(Path(preset) / WRITER).get("source", {})
+        refuse_foresight(source, f"pretraining.preset = {preset!r}", data_dir / "events.parquet", train_end)
 
 
 def _sentencepiece(texts: list[str], pairs: Pairs, config: Config, run_dir: Path) -> bytes:
@@ -220,19 +241,25 @@ def _sentencepiece(texts: list[str], pairs: Pairs, config: Config, run_dir: Path
     return path.read_bytes()
 
 
-def _tokenized(texts: list[str], pairs: Pairs, proto: bytes, config: Config) -> tuple[TokenPairs, TokenPairs]:
-    """Ids of the pairs to train on and of the held-out ones."""
+def _tokenized(
+    texts: list[str], pairs: Pairs, proto: bytes, config: Config
+) -> tuple[TokenPairs, TokenPairs, TokenPairs]:
+    """Ids of the pairs to train on, of those that choose the best step, and of those that are reported."""
     settings = config.pretraining
     product_ids = _ids(SentencePieceTokens(proto, settings.max_tokens), [texts[row] for row in pairs.product_index])
     query_ids = _ids(SentencePieceTokens(proto, settings.max_query_tokens), pairs.queries)
     parts = []
-    for is_here, name in ((~pairs.is_held_out, "train on"), (pairs.is_held_out, "measure on")):
+    for is_here, name in (
+        (~pairs.is_held_out, "train on"),
+        (pairs.is_held_out & ~pairs.is_reported, "choose the best step by"),
+        (pairs.is_reported, "report"),
+    ):
         # A query of characters that the pieces lack altogether may come out empty, as a product's text may be.
         rows = np.flatnonzero(is_here & (query_ids[:, 0] != 0) & (product_ids[:, 0] != 0))
         if not len(rows):
             raise InputError(f"text.fields = {list(config.text.fields)}: no product to {name} has any text there")
         parts.append(TokenPairs(product_ids[rows], query_ids[rows]))
-    return parts[0], parts[1]
+    return parts[0], parts[1], parts[2]
 
 
 def _ids(tokens: SentencePieceTokens, texts: list[str]) -> np.ndarray:
@@ -253,8 +280,8 @@ def _vocabulary_size(proto: bytes) -> int:
 def _generated(
     writer: QueryWriter, products: pa.Table, texts: list[str], pairs: Pairs, num_seen: int
 ) -> dict[str, Any]:
-    """How well queries find their held-out product by BM25, and some of them."""
-    rows = np.flatnonzero(pairs.is_held_out & (pairs.product_index < num_seen))
+    """How well queries find their product, of those that are reported, by BM25; and some of them."""
+    rows = np.flatnonzero(pairs.is_reported & (pairs.product_index < num_seen))
     index = pairs.product_index[rows]
     titles = [" ".join(products.column("title")[int(product)].as_py().split()) for product in index]
     queries = {

@@ -20,7 +20,7 @@ from uepp.errors import InputError
 from uepp.features.requests import RawRequests
 from uepp.features.text_encoder import check_text_encoder, open_text_encoder
 from uepp.pretraining.bert import MINILM, load_sentence_encoder, locate
-from uepp.relevance.pairs import TextPairs
+from uepp.relevance.pairs import TextPairs, query_key
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 
 _AT_ONCE = 128
@@ -82,6 +82,25 @@ def embed_pairs(source: str, pairs: TextPairs) -> Embeddings:
     else:
         encode = open_text_encoder(Path(source)).model
     return Embeddings(_embed(encode, pairs.queries, "queries"), _embed(encode, pairs.products, "products"))
+
+
+def trained_on(source: str, queries: Sequence[str]) -> np.ndarray | None:
+    """Whether a bi-encoder was trained on what somebody did after each query: bool [Nq]; none where that is not known.
+
+    MiniLM has seen no shop's log. Towers have seen the interactions before T, which their graph holds. What a text
+    encoder was trained on, it does not say query by query.
+
+    Args:
+        source: see the module.
+        queries: [Nq] texts.
+    """
+    if source == MINILM:
+        return np.zeros(len(queries), bool)
+    graph = Path(source) / "export" / "graph.parquet"
+    if not graph.is_file():
+        return None
+    known = {query_key(query) for query in pc.unique(pq.read_table(graph, columns=["query"]).column(0)).to_pylist()}
+    return np.array([query_key(query) in known for query in queries], bool)
 
 
 def _embed(encode: Callable[[tf.Tensor], Any], texts: Sequence[str], name: str) -> np.ndarray:

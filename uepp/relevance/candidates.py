@@ -41,6 +41,7 @@ class LabelledPairs:
         product_embeddings: ArrayLike,
         *,
         positive_above: float = 0.0,
+        also_known: tuple[ArrayLike, ArrayLike] = ((), ()),
     ) -> None:
         """Check and sort.
 
@@ -52,6 +53,8 @@ class LabelledPairs:
             query_embeddings: float [Nq, D], of any length.
             product_embeddings: float [Np, D], of any length.
             positive_above: in [0, 1).
+            also_known: rows of queries and of products, int [M] each, of pairs whose answer is known without a grade of
+                their own: no negatives, nor trained on.
 
         Raises:
             InputError: a value is out of its range.
@@ -84,8 +87,13 @@ class LabelledPairs:
         self.queries, self.products = np.divmod(pair, num_products)
         total = np.bincount(inverse, weights=grade, minlength=len(pair))
         self.grades = (total / np.maximum(np.bincount(inverse, minlength=len(pair)), 1)).astype(np.float32)
-        counts = np.bincount(self.queries, minlength=len(self.query_embeddings))
-        self._begin = np.concatenate([[0], np.cumsum(counts)])
+        self._by_query = _ByQuery(self.queries, len(self.query_embeddings))
+        other_query, other_product = (np.asarray(rows, np.int64) for rows in also_known)
+        _refuse_outside(other_query, len(self.query_embeddings), "also known query")
+        _refuse_outside(other_product, len(self.product_embeddings), "also known product")
+        known = np.union1d(pair, other_query * num_products + other_product)
+        known_queries, self._known_products = np.divmod(known, num_products)
+        self._known_by_query = _ByQuery(known_queries, len(self.query_embeddings))
 
     def __len__(self) -> int:
         """Number of pairs, N."""
@@ -93,6 +101,22 @@ class LabelledPairs:
 
     def of(self, queries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All pairs of some queries: positions in `queries` and positions among the pairs, int64 [T] each."""
+        return self._by_query.of(queries)
+
+    def known_of(self, queries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What is no negative of some queries: positions in `queries` and rows of products, int64 [T] each."""
+        row, place = self._known_by_query.of(queries)
+        return row, self._known_products[place]
+
+
+class _ByQuery:
+    """Where the pairs of each query are, among pairs that are sorted by it."""
+
+    def __init__(self, queries: NDArray[np.int64], num_queries: int) -> None:
+        self._begin = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=num_queries))])
+
+    def of(self, queries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions in `queries` and positions among the pairs, int64 [T] each."""
         begin, end = self._begin[queries], self._begin[queries + 1]
         lengths = end - begin
         row = np.repeat(np.arange(len(queries)), lengths)
@@ -121,8 +145,9 @@ class Pool:
     def is_candidate(self) -> NDArray[np.bool_]:
         """Bool [B, C], True where nobody has labelled the pair: P − P⁺ᵢ. A label of 0 is a label."""
         mask = np.ones((len(self.queries), len(self.products)), bool)
-        row, column, _ = self._labels(self.queries)
-        mask[row, column] = False
+        row, product = self.labelled.known_of(self.queries)
+        column, is_here = self._columns(product)
+        mask[row[is_here], column[is_here]] = False
         return mask
 
     @cached_property
@@ -168,12 +193,15 @@ class Pool:
     def _labels(self, queries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
         """Labels between some queries and the pool's products: row, column and grade, [T] each."""
         row, pair = self.labelled.of(queries)
-        if not len(self.products):
-            return row[:0], row[:0], self.labelled.grades[:0]
-        product = self.labelled.products[pair]
-        column = np.minimum(np.searchsorted(self.products, product), len(self.products) - 1)
-        is_here = self.products[column] == product
+        column, is_here = self._columns(self.labelled.products[pair])
         return row[is_here], column[is_here], self.labelled.grades[pair[is_here]]
+
+    def _columns(self, products: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The column of each product, int64 [T], and whether it has one."""
+        if not len(self.products):
+            return np.zeros(len(products), np.int64), np.zeros(len(products), bool)
+        column = np.minimum(np.searchsorted(self.products, products), len(self.products) - 1)
+        return column, self.products[column] == products
 
 
 def draw_pool(labelled: LabelledPairs, batch: ArrayLike, pool_size: int, seed: Seed) -> Pool:

@@ -25,7 +25,7 @@ class PairTokens(tf.Module):
     """Pairs of strings to rows of WordPiece ids: [CLS] query [SEP] product [SEP].
 
     Args:
-        folder: `vocab.txt`, and optionally `tokenizer_config.json`.
+        vocabulary: its words.
         max_tokens: T, these three included. Of a pair that is longer the longer text is cut first, piece by piece
             (round robin), so that a long title does not cost the query.
 
@@ -36,11 +36,11 @@ class PairTokens(tf.Module):
         InputError: T has no room for a piece of each, or the vocabulary lacks what BERT needs.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, vocabulary: bert.Vocabulary, max_tokens: int) -> None:
         super().__init__()
         if max_tokens < _SPECIAL + 2:
             raise InputError(f"max_tokens = {max_tokens}: must be at least {_SPECIAL + 2}")
-        self._words = bert.WordPieceTokens(folder, max_tokens)
+        self._words = bert.WordPieceTokens(vocabulary, max_tokens)
         self._trimmer: Any = tf_text.RoundRobinTrimmer(max_seq_length=max_tokens - _SPECIAL)
         self.num_words = self._words.num_words
 
@@ -186,7 +186,7 @@ def build_cross_encoder(
             f"num_layers = {num_layers}, num_heads = {num_heads}, dim = {dim}: expected at least 1 layer, and heads "
             "that divide the dimensions"
         )
-    tokens = PairTokens(folder, max_tokens)
+    tokens = PairTokens(bert.Vocabulary.read(folder), max_tokens)
     keras.utils.set_random_seed(seed)
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=tokens.num_words,
@@ -208,7 +208,7 @@ def build_cross_encoder(
 
 
 def load_cross_encoder(
-    folder: Path,
+    published: bert.Published,
     *,
     max_tokens: int,
     num_layers: int | None = None,
@@ -219,7 +219,7 @@ def load_cross_encoder(
     """A cross-encoder that starts from the first layers of a published BERT; its output is new.
 
     Args:
-        folder: of `uepp.pretraining.bert.locate`, so MiniLM's, or another's.
+        published: of `uepp.pretraining.bert.locate`.
         max_tokens: T, see `PairTokens`; at most the positions that it was trained with.
         num_layers: its first layers, n; none: all.
         dropout: in [0, 1).
@@ -229,22 +229,21 @@ def load_cross_encoder(
     Raises:
         InputError: it cannot be loaded, or has fewer layers or positions.
     """
-    settings = bert.read_settings(folder)
-    all_layers, positions = settings["num_hidden_layers"], settings["max_position_embeddings"]
+    all_layers, positions = published.num_layers, published.num_positions
     num_layers = all_layers if num_layers is None else num_layers
     if not 1 <= num_layers <= all_layers:
-        raise InputError(f"num_layers = {num_layers}: must be 1 to {all_layers}, the layers of {folder}")
+        raise InputError(f"num_layers = {num_layers}: must be 1 to {all_layers}, the layers of {published.source}")
     if max_tokens > positions:
-        raise InputError(f"max_tokens = {max_tokens}: must be at most {positions}, the positions of {folder}")
-    tokens = PairTokens(folder, max_tokens)
-    published = bert.load_backbone(folder)
+        raise InputError(f"max_tokens = {max_tokens}: must be at most {positions}, the positions of {published.source}")
+    tokens = PairTokens(published.vocabulary, max_tokens)
+    whole = published.backbone()
     keras.utils.set_random_seed(seed)
-    config = published.get_config() | {"num_layers": num_layers, "dropout": dropout, "dtype": precision}
+    config = whole.get_config() | {"num_layers": num_layers, "dropout": dropout, "dtype": precision}
     backbone = keras_hub.models.BertBackbone(**{key: config[key] for key in config if key not in ("name", "trainable")})
     for layer in backbone.layers:
         if layer.weights:  # the seeds of dropout are none
-            layer.set_weights(published.get_layer(layer.name).get_weights())
-    if settings.get("hidden_act") == "gelu":
+            layer.set_weights(whole.get_layer(layer.name).get_weights())
+    if published.has_exact_gelu:
         bert.use_exact_gelu(backbone)
     return CrossEncoder(backbone, tokens, dropout=dropout, seed=seed)
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 
 from uepp.config import DataConfig, RelevanceConfig
 from uepp.data.marketplace.truth import Truth
-from uepp.data.schema import TIMESTAMP
+from uepp.data.schema import TIMESTAMP, connect, open_events
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
 from uepp.features.text import product_texts
-from uepp.relevance.pairs import TextPairs, rows_of
+from uepp.relevance.pairs import TextPairs, query_key, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,13 @@ class Judged:
         pairs: of query and product.
         levels: least grade of strongly relevant, relevant, somewhat relevant.
         truth: of a generated marketplace, for any pair.
+        later: keys of queries that nobody asked before T (see `split_by_query`).
     """
 
     pairs: TextPairs
     levels: tuple[float, float, float]
     truth: Truth | None
+    later: frozenset[str] = frozenset()
 
     def is_false_negative(self, query: np.ndarray, product: np.ndarray) -> np.ndarray:
         """Whether pairs that nobody judged are relevant or strongly relevant in truth: bool [P] of rows [P].
@@ -58,7 +60,8 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
     Args:
         directory: of a valid data set.
         products: its catalogue.
-        data: says where T is; a marketplace's displays after it are not looked at.
+        data: says where T is: queries that were first asked later are marked, and a marketplace's displays after it are
+            not looked at.
         config: which product fields are read, how many pairs of a marketplace are judged, and levels.
 
     Raises:
@@ -67,9 +70,11 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
     has_truth = (directory / "truth" / "world.json").is_file()
     truth = Truth.load(directory) if has_truth else None
     path = directory / "judgments.parquet"
+    later: frozenset[str] = frozenset()
     if path.is_file():
         table = pq.read_table(path, columns=["query", "product_id", "grade"])
         levels = config.grade_levels
+        later = _first_asked_later(directory, data)
     elif truth is not None:
         table = _displayed(directory, resolve_windows(directory, data).train_end, config)
         levels = config.truth_levels
@@ -94,7 +99,26 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
         for row, text in enumerate(queries):
             is_here = query == row
             grades[is_here] = truth.relevance(text, [ids[each] for each in product[is_here]])
-    return Judged(TextPairs(queries, ids, texts, query, product, grades), levels, truth)
+    return Judged(TextPairs(queries, ids, texts, query, product, grades), levels, truth, later)
+
+
+def _first_asked_later(directory: Path, data: DataConfig) -> frozenset[str]:
+    """Keys of queries in the log that have no event before T: what the towers are evaluated on and never trained on."""
+    import ibis
+
+    try:
+        train_end = resolve_windows(directory, data).train_end
+    except InputError:  # nothing that towers could be trained on, so there are no windows to agree with
+        return frozenset()
+    con = connect()
+    try:
+        events = open_events(con, directory / "events.parquet")
+        is_early = events.timestamp < ibis.literal(train_end, type="timestamp('UTC', 6)")
+        found = events.group_by("query").agg(is_early=is_early.any()).to_pyarrow().to_pylist()
+    finally:
+        con.disconnect()
+    early = {query_key(row["query"]) for row in found if row["is_early"]}
+    return frozenset({query_key(row["query"]) for row in found} - early)
 
 
 def _displayed(directory: Path, train_end: datetime, config: RelevanceConfig) -> pa.Table:

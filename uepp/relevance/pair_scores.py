@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 
 from uepp.artifacts import MANIFEST, check_manifest, read_json
 from uepp.errors import InputError
+from uepp.relevance.pairs import query_key
 
 FACTS = "cross_encoder.json"
 """Beside a SavedModel of `uepp relevance train`: `fields` of products that it reads; without, it reads the title."""
+TRAINED_QUERIES = "trained_queries.parquet"
+"""Beside it too: `query`, what it was trained or validated on."""
 RUN_FOLDER = "cross_encoder"
 """Of a run of `uepp relevance train`, with the SavedModel: strings `query`, `product` in, `score` and `logit` out."""
 _AT_ONCE = 512
@@ -89,9 +92,17 @@ class PairScores:
     def copy(directory: Path, target: Path) -> None:
         """Copy the SavedModel, and what is said beside it, into a new folder."""
         target.mkdir()
-        for name in ("saved_model.pb", "fingerprint.pb", FACTS):
+        for name in ("saved_model.pb", "fingerprint.pb", FACTS, TRAINED_QUERIES):
             if (directory / name).exists():
                 shutil.copyfile(directory / name, target / name)
         for name in ("variables", "assets"):
             if (directory / name).is_dir():
                 shutil.copytree(directory / name, target / name, copy_function=shutil.copyfile)
+
+
+def trained_queries(directory: Path) -> frozenset[str] | None:
+    """Keys (`query_key`) of the queries that a SavedModel was trained or validated on; none where that is not known."""
+    path = directory / TRAINED_QUERIES
+    if not path.is_file():
+        return None
+    return frozenset(map(query_key, pq.read_table(path, columns=["query"]).column("query").to_pylist()))

@@ -1,6 +1,6 @@
 """Pairs of query and product as texts, with what people said of them; the split by query, and random pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from uepp.artifacts import fingerprint
 from uepp.errors import InputError
 
+POSITIVE_ABOVE = 0.4
+"""Soft labels above it say that query and product are positively related (BHNS 3.1): relevant or better, as in the
+evaluation labels and where false negatives are counted. "Not relevant" is .1, so more than 0 says nothing."""
 TRAIN, VALIDATION, EVALUATION = PARTS = ("train", "validation", "evaluation")
 
 
@@ -47,19 +50,31 @@ def rows_of(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     return list(row_of), np.array(rows, np.int64)
 
 
+def query_key(query: str) -> str:
+    """What a query is known by: case and spaces make no other one."""
+    return " ".join(query.lower().split())
+
+
 def split_by_query(
-    queries: Sequence[str], evaluation_share: float, validation_share: float, seed: int
+    queries: Sequence[str],
+    evaluation_share: float,
+    validation_share: float,
+    seed: int,
+    later: Collection[str] = (),
 ) -> NDArray[np.int64]:
     """The part of each query, so that no query is trained on and evaluated.
 
-    Queries that differ only in case or spaces go to the same part. It depends on a query's own text and the seed only,
-    so more data moves no query.
+    Queries that were first asked at T or later are evaluated, all of them: the towers are evaluated on them, so what is
+    learned here must not have them either, or a ranker of both would know the answers. Where these are fewer than
+    `evaluation_share`, others make up for it, by a hash of text and seed. Without later queries a part depends on a
+    query's own text and the seed only, so more data moves no query. Queries of one key go to the same part.
 
     Args:
         queries: [Nq] texts.
-        evaluation_share: of all queries, in (0, 1).
+        evaluation_share: of all queries, in (0, 1), at least.
         validation_share: of the others, in [0, 1).
         seed: of the split.
+        later: keys (`query_key`) of what was first asked at T or later.
 
     Returns:
         int64 [Nq], position in `PARTS`.
@@ -67,13 +82,20 @@ def split_by_query(
     Raises:
         InputError: a part that is wanted has no query.
     """
-    draws = np.array([_draw(" ".join(query.lower().split()), seed) for query in queries])
-    is_evaluated = draws < evaluation_share
-    within = (draws - evaluation_share) / (1 - evaluation_share)
+    keys = [query_key(query) for query in queries]
+    draws = np.array([_draw(key, seed) for key in keys])
+    is_later = np.array([key in later for key in keys], bool)
+    num_others = max(1, len(keys) - int(is_later.sum()))
+    drawn_share = max(0.0, (evaluation_share * len(keys) - int(is_later.sum())) / num_others)
+    is_evaluated = is_later | (draws < drawn_share)
+    within = (draws - drawn_share) / (1 - drawn_share)
     parts = np.where(is_evaluated, 2, np.where(within < validation_share, 1, 0)).astype(np.int64)
     for part, share in ((0, 1.0), (1, validation_share), (2, evaluation_share)):
         if share and not (parts == part).any():
-            raise InputError(f"{len(queries)} judged queries: none of them falls to {PARTS[part]}; more are needed")
+            late = f", {int(is_later.sum())} of them first asked at T or later" if is_later.any() else ""
+            raise InputError(
+                f"{len(queries)} judged queries{late}: none of them falls to {PARTS[part]}; more are needed"
+            )
     return parts
 
 
@@ -128,13 +150,15 @@ def soft_labels(
     relevant. These are the adapter's thresholds of purchase, cart and click, so "relevant" is the same everywhere.
 
     Args:
-        grades: [N].
+        grades: [N]; as near to a level as float32 can tell is that level.
         levels: least grade of the first three.
 
     Returns:
         Labels for training and for evaluation, float32 [N] each.
     """
-    level = (grades[:, np.newaxis] >= np.array(levels)).sum(axis=1)
+    column, least = grades[:, np.newaxis], np.array(levels)
+    # A file with float32 holds a little less than 2.33; that is 2.33 all the same.
+    level = ((column >= least) | np.isclose(column, least, rtol=1e-6, atol=0)).sum(axis=1)
     train, evaluation = np.array([0.1, 0.2, 0.5, 1.0], np.float32), np.array([0.1, 0.1, 1.0, 1.0], np.float32)
     return train[level], evaluation[level]
 

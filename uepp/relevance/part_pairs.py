@@ -14,7 +14,7 @@ from uepp.errors import InputError
 from uepp.relevance.bi_encoder import Embeddings
 from uepp.relevance.candidates import LabelledPairs
 from uepp.relevance.judged import Judged
-from uepp.relevance.pairs import PARTS, TextPairs, random_pairs, rows_of, soft_labels, split_by_query
+from uepp.relevance.pairs import PARTS, POSITIVE_ABOVE, TextPairs, random_pairs, rows_of, soft_labels, split_by_query
 
 _COLUMNS = ("query", "product_id", "product", "part", "is_random", "grade", "label", "evaluation_label")
 
@@ -41,12 +41,12 @@ class PartPairs:
         """Pairs of a part of the split."""
         return np.flatnonzero(self.part == PARTS.index(part))
 
-    def labelled(self, part: str, embeddings: Embeddings, positive_above: float) -> LabelledPairs:
-        """Pairs of a part as samplers take them, with rows of all texts."""
+    def labelled(self, part: str, embeddings: Embeddings, positive_above: float | None) -> LabelledPairs:
+        """Pairs of a part as samplers take them, with rows of all texts; `positive_above` none: `POSITIVE_ABOVE`."""
         rows = self.rows(part)
         return LabelledPairs(
             self.texts.query[rows], self.texts.product[rows], self.labels[rows], *embeddings,
-            positive_above=positive_above,
+            positive_above=POSITIVE_ABOVE if positive_above is None else positive_above,
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
@@ -98,7 +98,7 @@ def part_pairs(judged: Judged, config: RelevanceConfig) -> PartPairs:
     """
     pairs = judged.pairs
     validation_share = config.validation_share if config.patience else 0.0
-    of_query = split_by_query(pairs.queries, config.evaluation_share, validation_share, config.seed)
+    of_query = split_by_query(pairs.queries, config.evaluation_share, validation_share, config.seed, judged.later)
     query, product = [pairs.query], [pairs.product]
     for part in range(len(PARTS)):
         rows = np.flatnonzero(of_query == part)

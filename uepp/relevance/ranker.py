@@ -11,7 +11,7 @@ import numpy as np
 from uepp.artifacts import MANIFEST, fingerprint, read_json, write_json
 from uepp.config import RankerConfig
 from uepp.errors import InputError
-from uepp.relevance.pair_scores import PairScores
+from uepp.relevance.pair_scores import PairScores, trained_queries
 from uepp.relevance.ranking_features import RELEVANCE, Asked, RankingFeatures, Relevance
 
 RANKER = "ranker"
@@ -92,8 +92,7 @@ def train_ranker(lists: Lists, names: Sequence[str], settings: RankerConfig, see
         lists.features[telling][is_there],
         lists.is_bought[telling][is_there].astype(np.float32),
         group=sizes,
-        feature_name=list(names),
-        params=parameters,
+        params=parameters,  # no names: LightGBM changes blanks in them, and refuses what JSON has a use for
         free_raw_data=False,
     )
     rows = [(np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold)) for fold in range(NUM_FOLDS)]
@@ -125,6 +124,7 @@ class Ranker:
 
     Args:
         model: LightGBM's text.
+        names: of its columns, in their order.
         features: of the catalogue.
         relevance: the score that it was trained with.
         top: products of a list that are ranked; the rest stay as they are.
@@ -135,17 +135,24 @@ class Ranker:
     """
 
     def __init__(
-        self, model: str, features: RankingFeatures, relevance: Relevance, top: int, pairs: PairScores | None = None
+        self,
+        model: str,
+        names: Sequence[str],
+        features: RankingFeatures,
+        relevance: Relevance,
+        top: int,
+        pairs: PairScores | None = None,
     ) -> None:
         lightgbm = load_lightgbm()
         try:
             self._booster = lightgbm.Booster(model_str=model)
         except lightgbm.basic.LightGBMError as error:
             raise InputError(f"not a model of LightGBM ({' '.join(str(error).split())})") from None
-        names = features.names(relevance)
-        if tuple(self._booster.feature_name()) != names:
+        expected = features.names(relevance)
+        if tuple(names) != expected or self._booster.num_feature() != len(expected):
             raise InputError(
-                f"a model of the features {', '.join(self._booster.feature_name())}; expected {', '.join(names)}"
+                f"a model of the features {', '.join(names)} ({self._booster.num_feature()} columns); "
+                f"expected {', '.join(expected)}"
             )
         self.features = features
         self.relevance = relevance
@@ -199,6 +206,11 @@ def has_ranker(export: Path) -> bool:
     return (export / RANKER / FACTS).is_file()
 
 
+def queries_known_to_ranker(export: Path) -> frozenset[str]:
+    """Keys (`query_key`) of queries that the cross-encoder of an export's ranker was trained on, as far as is known."""
+    return trained_queries(export / RANKER / CROSS_ENCODER) or frozenset()
+
+
 def read_ranker(export: Path) -> Ranker | None:
     """The ranker of an export whose manifest was checked; none where it has none.
 
@@ -211,8 +223,8 @@ def read_ranker(export: Path) -> Ranker | None:
     facts, manifest = read_json(path), read_json(export / MANIFEST)
     try:
         run_id, towers, top = facts["run_id"], facts["towers"], int(facts["top"])
-        relevance, quality = facts["relevance"], tuple(map(str, facts["quality"]))
-        model = (path.parent / MODEL).read_text(encoding="utf-8")
+        relevance, model = facts["relevance"], (path.parent / MODEL).read_text(encoding="utf-8")
+        quality, names = (tuple(map(str, facts[name])) for name in ("quality", "features"))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a ranker ({' '.join(str(error).split())})") from None
     if relevance not in RELEVANCE or top < 2:
@@ -226,7 +238,7 @@ def read_ranker(export: Path) -> Ranker | None:
         raise InputError(f"{path}: a ranker of other towers than the export's; {again}")
     pairs = PairScores(path.parent / CROSS_ENCODER, export) if relevance == "cross_encoder" else None
     try:
-        return Ranker(model, RankingFeatures(export, quality), relevance, top, pairs)
+        return Ranker(model, names, RankingFeatures(export, quality), relevance, top, pairs)
     except InputError as error:
         raise InputError(f"{path.parent / MODEL}: {error}") from None
 

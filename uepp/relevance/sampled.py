@@ -14,6 +14,8 @@ from uepp.relevance.steps import Steps
 IsFalseNegative = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 """Rows of queries and products of unlabelled pairs, to whether they are relevant in truth."""
 
+FIGURES = ("share", "label_of_false", "label_of_true")
+"""Of `false_negative_shares`, each with its `…_std`."""
 _CASE_STREAM = 1 << 40  # beyond the steps of any training
 
 
@@ -41,8 +43,12 @@ def false_negative_shares(
     pool_sizes: Sequence[int],
     config: RelevanceConfig,
     num_steps: int,
+    num_seeds: int = 1,
 ) -> list[dict[str, Any]]:
     """How many of the sampled negatives are relevant in truth, in the first steps of a training.
+
+    A seed decides the order of the pairs, the pools, and what is drawn from them; the spread over seeds says how
+    much of a share is chance.
 
     Args:
         labelled: pairs that are trained on.
@@ -50,39 +56,40 @@ def false_negative_shares(
         names: of samplers.
         numbers: K.
         pool_sizes: of the pools.
-        config: batch size, τ, and the seed.
-        num_steps: steps that are looked at.
+        config: batch size, τ, and the first seed.
+        num_steps: steps that are looked at, of each seed.
+        num_seeds: from the first seed on.
 
     Returns:
-        A row for each sampler, K and pool size: `num_sampled`; `share` of false negatives among them, none without any;
-        `label_of_false` and `label_of_true`, the mean label that the sampler gave to false and to true negatives.
+        A row for each sampler, K and pool size: `num_seeds`; `num_sampled`, of all seeds; `share` of false negatives
+        among them; `label_of_false` and `label_of_true`, the mean label that the sampler gave to false and to true
+        negatives. These three are means over the seeds that sampled any such, none without one, each with its standard
+        deviation (`share_std`, …), none with less than two.
     """
     rows = []
     known: dict[tuple[int, int], bool] = {}
     for pool_size in pool_sizes:
         for number in numbers:
             for name in names:
-                steps = Steps(
-                    labelled, [""] * len(labelled.query_embeddings), [""] * len(labelled.product_embeddings),
-                    _sampler(config, name, number), batch_size=min(config.batch_size, len(labelled)),
-                    pool_size=pool_size, seed=config.seed,
-                )  # fmt: skip
-                found = [steps.pairs(step) for step in range(num_steps)]
-                query, product, label = (
-                    np.concatenate([pairs[place][pairs.is_sampled] for pairs in found]) for place in range(3)
-                )
-                is_false = _looked_up(query, product, is_false_negative, known)
-                rows.append(
-                    {
-                        "sampler": name,
-                        "num_negatives": number,
-                        "pool_size": pool_size,
-                        "num_sampled": len(query),
-                        "share": _mean(is_false),
-                        "label_of_false": _mean(label[is_false]),
-                        "label_of_true": _mean(label[~is_false]),
-                    }
-                )
+                num_sampled = 0
+                figures: dict[str, list[float]] = {name: [] for name in FIGURES}
+                for seed in range(config.seed, config.seed + num_seeds):
+                    steps = Steps(
+                        labelled, [""] * len(labelled.query_embeddings), [""] * len(labelled.product_embeddings),
+                        _sampler(config, name, number), batch_size=min(config.batch_size, len(labelled)),
+                        pool_size=pool_size, seed=seed,
+                    )  # fmt: skip
+                    found = [steps.pairs(step) for step in range(num_steps)]
+                    query, product, label = (
+                        np.concatenate([pairs[place][pairs.is_sampled] for pairs in found]) for place in range(3)
+                    )
+                    is_false = _looked_up(query, product, is_false_negative, known)
+                    num_sampled += len(query)
+                    for figure, values in zip(FIGURES, (is_false, label[is_false], label[~is_false]), strict=True):
+                        if len(values):
+                            figures[figure].append(float(values.mean()))
+                place = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": num_seeds}
+                rows.append({**place, "num_sampled": num_sampled, **_over_seeds(figures)})
     return rows
 
 
@@ -104,5 +111,10 @@ def _looked_up(
     return np.array([known[pair] for pair in pairs], bool)
 
 
-def _mean(values: NDArray[Any]) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _over_seeds(figures: dict[str, list[float]]) -> dict[str, float | None]:
+    """Mean and standard deviation of each figure."""
+    found: dict[str, float | None] = {}
+    for name, values in figures.items():
+        found[name] = float(np.mean(values)) if values else None
+        found[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return found

@@ -11,6 +11,10 @@ MAX_GRADE = 5.0
 AUROC_GRADE = 3.0
 """Pairs of at least this grade are positives of AUROC; BHNS does not say which. 3: "roughly equivalent"."""
 
+POSITIVE_ABOVE = 0.0
+"""Labels above it are positive in θ and for FALSE. A grade of 0 is "unrelated" here and any other one says how much,
+which Eq. 6 weighs by; and what is like a sentence of some grade is no negative of grade 0 either."""
+
 SPLITS = ("dev", "test")
 _COLUMNS = "genre, file, year, id, grade, sentence 1, sentence 2"
 _GRADE, _FIRST, _SECOND = 4, 5, 6
@@ -48,6 +52,29 @@ def read_sts(directory: Path, split: str) -> TextPairs:
     queries, query = rows_of(first)
     products, product = rows_of(second)
     return TextPairs(queries, products, products, query, product, np.array(grades))
+
+
+def known_beside(pairs: TextPairs) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that are no negatives although no line of the file has them: (s, s), and (b, a) where (a, b) is graded.
+
+    Both sides are numbered on their own, and one sentence may stand on either; yet a sentence means what it says, and
+    similarity has no direction.
+
+    Args:
+        pairs: of `read_sts`.
+
+    Returns:
+        Rows of queries and of products, int64 [M] each.
+    """
+    query_of, product_of = ({text: row for row, text in enumerate(texts)} for texts in (pairs.queries, pairs.products))
+    texts = [(text, text) for text in pairs.queries]
+    texts += [
+        (pairs.products[product], pairs.queries[query])
+        for query, product in zip(pairs.query.tolist(), pairs.product.tolist(), strict=True)
+    ]
+    known = [(query_of[one], product_of[other]) for one, other in texts if one in query_of and other in product_of]
+    rows = np.array(known, np.int64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
 
 
 def _grade(text: str, path: Path, number: int) -> float:

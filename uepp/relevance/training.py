@@ -59,9 +59,9 @@ def fit(
     function of (seed, step), and a checkpoint holds all that changes: weights, optimisers, dropout's state, the step,
     the best weights. So a resumed run goes on as if it had not been stopped.
 
-    With the sampler `cet` a second cross-encoder, the observer, is trained beside it on the same pairs. A sampled pair
-    has weight 1 − σ(x) of the other model in the loss of each of the two: what one takes for relevant teaches the other
-    little. It is in the step, since what the sampler knows must not depend on how far the input is ahead of it.
+    With the sampler `cet` a second cross-encoder, the observer, is trained beside it on the same pairs, and they weigh
+    each other's sampled pairs (`observed_weights`). It is in the step, since what the sampler knows must not depend on
+    how far the input is ahead of it.
 
     SIGTERM and the first SIGINT finish the step, save, and return (main thread only).
 
@@ -233,7 +233,15 @@ class _Trainee:
 
 
 def observed_weights(logits: Sequence[tf.Tensor], is_sampled: tf.Tensor) -> list[tf.Tensor | None]:
-    """Weights of each model's losses: 1 − σ(x) of the other model for what was sampled, else 1; no gradient.
+    """CET (Cai et al. 2022): a second cross-encoder, the observer, weighs what was sampled; no gradient.
+
+    Cai et al. learn two models at once, one of relevance and one of how pairs come to be labelled, and correct the
+    training of each by the other's estimate. BHNS says that a subordinate cross-encoder watches for the bias of false
+    negatives and corrects it while the primary one is trained, and no more. Simplified from both: the observer is a
+    cross-encoder of the same kind from another seed, trained on the same labelled and sampled pairs. Negatives are
+    random (`RandomSampler`), r̃ = 0. A sampled pair has weight 1 − σ(x) of the *other* model in the loss of each of the
+    two: what one takes for relevant may be a false negative, and teaches the other little. Labelled pairs weigh 1. The
+    observer is thrown away after training.
 
     Args:
         logits: x of one model, which nobody observes, or of two, float32 [P] each.

@@ -82,12 +82,19 @@ def systems(facts: Facts) -> list[tuple[str, list[float], str, list[float | None
 
 
 def own_name(config: Config) -> str | None:
-    """Which of the paper's systems a run is nearest to; none where an encoder other than T5 is missing."""
+    """Which of the paper's systems a run is nearest to; none where an encoder other than T5 is missing.
+
+    `UEPPR rand` "only uses random and in-batch negatives" (VI-B): nothing looks for hard ones. A softmax over in-batch
+    negatives does, since each of them counts by how similar it is (docs/deviations.md).
+    """
     product, query = set(config.model.product_encoders), set(config.model.query_encoders)
     if not {"tokens", "location", "graph"} <= product or not {"tokens", "location", "history"} <= query:
         return None
-    if not config.negatives.dynamic_pool and config.negatives.in_batch == "uniform":
-        return "UEPPR rand"  # "only uses random and in-batch negatives"
+    negatives = config.negatives
+    is_dynamic = negatives.dynamic_pool > 0 and max(negatives.dynamic_weight) > 0
+    is_hard_in_batch = negatives.in_batch == "hardest" or config.loss.kind == "softmax"
+    if not is_dynamic and not (is_hard_in_batch and max(negatives.in_batch_weight) > 0):
+        return "UEPPR rand"
     return "UEPPR" if "text" in product else "UEPPR no T5"
 
 
