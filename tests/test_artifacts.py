@@ -15,6 +15,7 @@ from uepp.artifacts import (
     atomic_file,
     check_manifest,
     fingerprint,
+    link,
     read_json,
     sha256,
     write_json,
@@ -178,6 +179,35 @@ def test_manifest_lists_every_file(published: Path) -> None:
     }
     write_manifest(published, run_id="r2")
     assert check_manifest(published)["files"] == manifest["files"], "a manifest does not list itself"
+
+
+def test_what_is_known_of_a_file_is_not_computed_again(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(artifacts, "sha256", lambda path: read.append(path.name) or sha256(path))
+    write_manifest(published, {"a.bin": "1234", "gone.bin": "5678"}, run_id="r2")
+    files = json.loads((published / MANIFEST).read_text())["files"]
+    assert files == {"a.bin": "1234", "sub/b.bin": hashlib.sha256(b"").hexdigest()}
+    assert read == ["b.bin"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_link_is_the_same_file_where_there_are_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("content")
+    other.write_text("what was there")
+    link(one, other)
+    assert other.read_text() == "content"
+    assert one.samefile(other) == has_links
+    with atomic_file(other) as temporary:
+        temporary.write_text("new")
+    assert (one.read_text(), other.read_text()) == ("content", "new")
 
 
 def test_manifest_finds_one_changed_byte(published: Path) -> None:

@@ -1,5 +1,7 @@
 """Specs of indexes: read, written, refused, and what is filled in."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,15 @@ def test_what_does_not_fit_the_data_is_refused(text: str, num_products: int, dim
 def test_auto_is_exact_for_few_products_and_reranked_codes_for_many() -> None:
     assert choose_family(50_000) == "flat"
     assert choose_family(50_001) == "ivf-pq-fastscan-rerank"
+
+
+@given(st.integers(2, 1_024), st.sampled_from(["ivf-pq-fastscan", "ivf-pq-fastscan-rerank"]))
+def test_no_part_of_a_code_holds_zeros_only(dim: int, family: str) -> None:
+    """Half of 135 dimensions, rounded down, is 67 parts of 3 dimensions: 45 of them hold the vector."""
+    parts = resolve(IndexSpec(family, {}), 10_000, dim).number("subquantizers")
+    width = math.ceil(dim / parts)
+    assert parts == max(2, math.ceil(dim / width))
+    assert parts * width - dim < width
 
 
 def test_stages_part_a_spec() -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,33 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(directory: Path, **facts: Any) -> None:
-    """Write `manifest.json`: the given facts (run id, versions) and the SHA-256 of every other file."""
-    files = {
-        str(file.relative_to(directory)): sha256(file)
+def link(source: Path | str, target: Path | str) -> None:
+    """Give a file a second name, or a copy where the file system has no such links; what bears the name goes.
+
+    Neither may be written in place any more: a new content is a new file (`atomic_file`).
+    """
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def write_manifest(directory: Path, known: Mapping[str, str] | None = None, **facts: Any) -> None:
+    """Write `manifest.json`: the given facts (run id, versions) and the SHA-256 of every other file.
+
+    Args:
+        directory: to describe.
+        known: SHA-256 of files that need not be read, by path.
+        facts: what else it says.
+    """
+    paths = {
+        str(file.relative_to(directory)): file
         for file in sorted(directory.rglob("*"))
         if file.is_file() and file.name != MANIFEST
     }
+    known = known or {}
+    files = {name: known[name] if name in known else sha256(path) for name, path in paths.items()}
     write_json(directory / MANIFEST, {**facts, "files": files})
 
 

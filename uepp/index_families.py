@@ -16,9 +16,12 @@ Value = int | float | bool | str
 Stage = Literal["build", "search"]
 
 AUTO = "auto"
+_CODED = "ivf-pq-fastscan"
+_RERANKED = "ivf-pq-fastscan-rerank"
 _FLAT_UP_TO = 50_000
 _MIN_PQ_PRODUCTS = 16
 _MAX_DEFAULT_NPROBE = 512
+_PART_DIMENSIONS = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Parameter:
         low: smallest number.
         high: largest number.
         choices: texts that are allowed.
-        tried: values that tuning builds with; of `nlist` and `subquantizers`: multiples of the default.
+        tried: values that tuning builds with; of `nlist`: multiples of the default; of `subquantizers`: dimensions of a
+            part, see `num_parts`.
         help: one line.
     """
 
@@ -109,7 +113,7 @@ _NPROBE = Parameter(
 _SUBQUANTIZERS = Parameter(
     "subquantizers", "int", "build", None, None,
     "parts that a vector is cut into, each a code of 4 bits, at most its dimensions [default: half the dimensions]",
-    low=2, high=4_096, tried=(0.5, 1.0, 2.0),
+    low=2, high=4_096, tried=(4, _PART_DIMENSIONS, 1),
 )  # fmt: skip
 _RESIDUAL = Parameter(
     "residual", "bool", "build", True, False,
@@ -141,9 +145,9 @@ FAMILIES = {
             help="a graph of near products that is walked greedily",
         ),
         Family("ivf-flat", (_NLIST, _NPROBE), merges=True, help="the cells nearest to the query, compared exactly"),
-        Family("ivf-pq-fastscan", _PQ, merges=True, help="the same cells, products as 4-bit codes in registers"),
+        Family(_CODED, _PQ, merges=True, help="the same cells, products as 4-bit codes in registers"),
         Family(
-            "ivf-pq-fastscan-rerank",
+            _RERANKED,
             (
                 *_PQ,
                 Parameter(
@@ -197,9 +201,17 @@ class IndexSpec:
         return int(self.values[name])
 
     @property
+    def codes(self) -> "IndexSpec | None":
+        """What a family that re-ranks finds its candidates with, by itself; none: it does not re-rank."""
+        if self.family != _RERANKED:
+            return None
+        names = {parameter.name for parameter in FAMILIES[_CODED].parameters}
+        return IndexSpec(_CODED, {name: value for name, value in self.values.items() if name in names})
+
+    @property
     def has_exact_scores(self) -> bool:
         """Whether the index's own scores are inner products, up to the rounding of half precision."""
-        return self.family != "ivf-pq-fastscan"
+        return self.family != _CODED
 
 
 def parse_spec(text: str) -> IndexSpec:
@@ -269,13 +281,22 @@ def faiss_defaults(family: str, num_products: int, dim: int) -> IndexSpec:
     return resolve(IndexSpec(family, given), num_products, dim)
 
 
+def num_parts(dim: int, width: int) -> int:
+    """Sub-quantisers of which each encodes `width` dimensions, the last one perhaps fewer.
+
+    All parts of Faiss' product quantiser have the same width, and what they lack is filled up with zeros: 67 parts of
+    135 dimensions are 3 wide, and 22 of them would encode nothing.
+    """
+    return max(2, -(-dim // width))
+
+
 def choose_family(num_products: int) -> str:
     """What `auto` means where nothing was tuned.
 
     Up to 50,000 products an exact search takes one or two milliseconds (128 dimensions, one core), and loses nothing.
     Above that, what the paper came to: at K = 1000 re-ranked FastScan is ahead of HNSW in recall, time and memory.
     """
-    return "flat" if num_products <= _FLAT_UP_TO else "ivf-pq-fastscan-rerank"
+    return "flat" if num_products <= _FLAT_UP_TO else _RERANKED
 
 
 def _from_data(name: str, values: Mapping[str, Value], num_products: int, dim: int) -> int:
@@ -284,7 +305,7 @@ def _from_data(name: str, values: Mapping[str, Value], num_products: int, dim: i
         return max(1, min(wanted, num_products // 39))  # Faiss asks for 39 training points a centroid
     if name == "nprobe":
         return max(1, min(int(values["nlist"]) // 8, _MAX_DEFAULT_NPROBE))
-    return max(2, min(dim, dim // 2))
+    return num_parts(dim, _PART_DIMENSIONS)
 
 
 def _written(value: Value) -> str:

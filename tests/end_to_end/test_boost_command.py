@@ -21,8 +21,10 @@ from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.config import HistoryConfig
 from uepp.errors import InputError
+from uepp.evaluation import baselines
 from uepp.evaluation.baselines import Towers
 from uepp.features.requests import RawRequests
+from uepp.pipeline import boosting, stored
 from uepp.retrieval.boosting import read_boosting, write_boosting
 from uepp.retrieval.index import search_exact
 
@@ -194,6 +196,36 @@ def test_the_table(run: Path, call: Call) -> None:
     assert report["tuned_on"]["num_trials"] == len(read_json(run / "boosting" / "trials.json")) == 18
     assert "boosting" in (run / "config.yaml").read_text(), "the run's own settings stay"
     assert yaml.safe_load((run / "config.yaml").read_text())["boosting"]["at"] == K
+
+
+def test_what_is_large_is_read_once(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For both windows, and with and without boosting: vectors, tower and histories."""
+    read: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments: read.append(name) or original(*arguments))
+
+    noting(baselines, "read_vectors")
+    noting(baselines, "load_tower")
+    noting(stored, "load_past_events")
+    assert call("boost", run, "--trials", "6", "--json").json["is_boosted"]
+    assert sorted(read) == ["load_past_events", "load_tower", "read_vectors"]
+
+
+def test_many_requests_are_drawn_from(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are tuned on, and the trade-off follows, some of them, always the same; the report has all."""
+    monkeypatch.setattr(boosting, "_MAX_REQUESTS", 150)
+    outcome = call("boost", run, "--trials", "6")
+    assert "tuned on 150 of 200, drawn, selection requests; " in outcome.err
+    result = read_json(run / "boosting" / "report.json")
+    tuned_on = read_json(run / "export" / "boosting.json")["tuned_on"]
+    assert tuned_on == result["tuned_on"]
+    assert (tuned_on["num_requests"], tuned_on["of_requests"], result["trade_off_requests"]) == (150, 200, 150)
+    assert tuned_on["num_candidates"] >= 150 * 4 * K
+    assert tuned_on["num_compared"] == 0
+    assert result["report"]["all"]["num_requests"] == 200
+    assert call("boost", run, "--trials", "6", "--json").json == result
 
 
 def test_quality_that_does_not_count_is_no_boost(tmp_path: Path, call: Call) -> None:

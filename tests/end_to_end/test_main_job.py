@@ -331,7 +331,7 @@ def test_exporting_again_from_the_checkpoint_gives_the_same_metrics(
     job: Job, copy: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # takes longer, and has its own tests
-    monkeypatch.setattr(exporting, "_tune_bm25", lambda *_: (job.metrics["bm25"], None))
+    monkeypatch.setattr(exporting, "_tune_bm25", lambda *_: ({"bm25": job.metrics["bm25"]}, None))
     shutil.rmtree(copy / "export")
     exported = call("export", copy)
     assert exported.code == 0, exported.err

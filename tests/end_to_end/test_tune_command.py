@@ -89,6 +89,21 @@ def test_the_tuned_point_is_served_and_reported(run: Path, call: Call) -> None:
     assert np.mean([len(set(a) & set(b)) / AT for a, b in zip(found, exact, strict=True)]) > 0.98
 
 
+def test_it_tunes_for_what_serving_searches(run: Path, call: Call) -> None:
+    """And says so where it is told another number."""
+    few = ("--budget-ms", 10_000, "--families", "flat", "--trials", 1)
+    outcome = call("tune", run, *few)
+    assert (outcome.code, read_json(run / "tuning" / "report.json")["at"]) == (0, 200), outcome.err
+    assert "note:" not in outcome.err
+    outcome = call("tune", run, *few, "--at", 300)
+    assert read_json(run / "export" / "serving.json")["tuned"]["at"] == 300
+    note = "note: tuned for the first 300 products, but serving searches for 200 (serving.depth): --at 200"
+    assert note in outcome.err
+    (run / "config.yaml").write_text("serving: {depth: 5000}\n")
+    assert call("tune", run, *few).code == 0
+    assert read_json(run / "tuning" / "report.json")["at"] == N, "there are no more"
+
+
 def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call: Call) -> None:
     assert call("tune", run, "--at", AT, "--budget-ms", 10_000, "--families", "ivf-flat", "--trials", 3).code == 0
     tuned = read_json(run / "export" / "serving.json")["tuned"]

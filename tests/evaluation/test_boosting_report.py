@@ -79,7 +79,7 @@ def make_window() -> tuple[Window, np.ndarray, np.ndarray, np.ndarray]:
     quality = rng.standard_normal((NUM_PRODUCTS, 2)).astype(np.float32)
     wanted = [[int(rng.integers(0, seen))] for seen in SEEN]
     candidates = BoostCandidates(queries, vectors, SEEN, quality, K)
-    return Window(make_requests(wanted), candidates, Segments(SEGMENT, "by hand")), queries, vectors, quality
+    return Window(make_requests(wanted), candidates), queries, vectors, quality
 
 
 def test_the_trade_off_by_loops() -> None:
@@ -87,7 +87,7 @@ def test_the_trade_off_by_loops() -> None:
     weights = np.array([0.05, 0.1])
     bonus = quality @ weights
     space = WeightSpace(quality, 2.5 * float(bonus.max() - bonus.min()))
-    rows = trade_off(window, space, weights, 0.3)
+    rows = trade_off(window, Segments(SEGMENT, "by hand"), space, weights, 0.3)
     scales = [row["scale"] for row in rows]
     assert scales == sorted(scales)
     assert {0.0, 0.3, 1.0} <= set(scales)
@@ -119,7 +119,7 @@ def test_the_trade_off_by_loops() -> None:
 def test_pictures_and_table(tmp_path: Path) -> None:
     window, _, _, quality = make_window()
     space = WeightSpace(quality, 0.2)
-    rows = trade_off(window, space, np.array([0.05, 0.1]), 0.5)
+    rows = trade_off(window, Segments(SEGMENT, "by hand"), space, np.array([0.05, 0.1]), 0.5)
     plot_trade_off(rows, 0.5, space.bound, K, tmp_path / "tradeoff")
     assert (tmp_path / "tradeoff.png").read_bytes()[:4] == b"\x89PNG"
     drawing = (tmp_path / "tradeoff.svg").read_text()

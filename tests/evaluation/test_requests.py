@@ -92,6 +92,31 @@ def test_requests_targets_and_days(tmp_path: Path) -> None:
     assert load_requests(path, "selection", PRODUCTS).queries == ["chosen"]
 
 
+def test_some_requests_are_numbered_anew(tmp_path: Path) -> None:
+    rows = [
+        request("a", ["old", "before"], ["before"], user_id="anna"),
+        request("b", ["old"], ["old"], day=TUESDAY),
+        request("c", []),
+        request("d", ["later", "old", "next"], ["next"], day=TUESDAY),
+    ]
+    path = write_requests(tmp_path / "requests.parquet", rows)
+    every = load_requests(path, "report", PRODUCTS)
+    for taken in ([0, 1, 2, 3], [3, 0], [2], []):
+        (tmp_path / "some").mkdir(exist_ok=True)
+        alone = load_requests(
+            write_requests(tmp_path / "some" / "requests.parquet", [rows[row] for row in taken]), "report", PRODUCTS
+        )
+        some = every.take(np.array(taken, np.int64))
+        assert some.queries == alone.queries == [rows[row]["query"] for row in taken]
+        pairs = [
+            sorted(zip(one.targets.request, one.targets.product_index, one.is_repeat, strict=True))
+            for one in (some, alone)
+        ]
+        assert pairs[0] == pairs[1]
+        for name in ("day", "num_products", "is_signed_in"):
+            np.testing.assert_array_equal(getattr(some, name), getattr(alone, name))
+
+
 def test_the_catalogue_is_that_of_the_day(tmp_path: Path) -> None:
     """A product created on the next day cannot be found, one created on the day's last evening can."""
     rows = [request("lamp", ["old"]), request("lamp", ["old"], day=TUESDAY)]

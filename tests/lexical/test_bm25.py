@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.errors import InputError
+from uepp.lexical.analysis import Analyzer
 from uepp.lexical.bm25 import BM25, BM25Settings
 from uepp.lexical.term_index import Bags, TermIndex
 
@@ -241,6 +242,32 @@ def test_tuning_finds_the_field_that_helps_and_drops_the_one_that_does_not() -> 
     found, _ = bm25.search([query for query, _ in requests], 1)
     assert found[:, 0].tolist() == list(range(50))
     assert BM25.build(texts).tune(requests, k=1) == chosen
+
+
+@pytest.mark.parametrize("order", [("some", "every"), ("every", "some")])
+def test_two_are_tuned_for_one_analysis(monkeypatch: pytest.MonkeyPatch, order: tuple[str, str]) -> None:
+    """Each as if it had been built for itself, and each searches with what was chosen for it."""
+    texts, requests = catalogue_where_only_the_description_helps()
+    texts["description"][25:] = [""] * 25
+    texts["generated"] = [f"a {query}" for query, _ in requests]
+    without = {name: field for name, field in texts.items() if name != "generated"}
+    alone = {"every": BM25.build(texts), "some": BM25.build(without)}
+    expected = {name: alone[name].tune(requests, k=1) for name in alone}
+    assert expected["every"]["weights"]["generated"] > 0
+
+    analysed: list[str] = []
+    analyse = Analyzer.__call__
+    monkeypatch.setattr(Analyzer, "__call__", lambda self, text: analysed.append(text) or analyse(self, text))
+    every = BM25.build(texts)
+    every.analyze_all()
+    shared = {"every": every, "some": every.without("generated")}
+    assert sorted(analysed) == sorted(text for field in texts.values() for text in field)
+    queries = [query for query, _ in requests]
+    assert {name: shared[name].tune(requests, k=1) for name in order} == expected
+    assert set(analysed) == {*queries, *(text for field in texts.values() for text in field)}, "no field again"
+    for name in order:
+        for one, other in zip(shared[name].search(queries, 5), alone[name].search(queries, 5), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_plain_tunes_k1_and_b_only() -> None:

@@ -1,6 +1,7 @@
 """What is lost and what it costs: accuracy against loops, times against a clock that the test winds."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from threadpoolctl import threadpool_info
 
 from uepp.index_families import IndexSpec, parse_spec, resolve
 from uepp.retrieval import ann
+from uepp.retrieval import index as index_module
 from uepp.retrieval.ann import Builds, Reference, accuracy, compare, latency, search_all, time_queries
 from uepp.retrieval.boosting import Boosting
-from uepp.retrieval.index import search_exact
-from uepp.retrieval.product_index import Found
+from uepp.retrieval.index import TooLongError, build_index, search_exact
+from uepp.retrieval.product_index import Found, ProductIndex
 from uepp.retrieval.vectors import ProductVectors
 
 RNG = np.random.default_rng(5)
@@ -96,6 +98,8 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    monotonic = perf_counter
+
 
 class Index:
     """Takes so many milliseconds for a query as its first number says."""
@@ -172,9 +176,9 @@ def spec(text: str) -> IndexSpec:
 def test_a_build_is_made_once(builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def build(vectors: ProductVectors, wanted: IndexSpec, build_index: Any = ann.build_index) -> Any:
+    def build(vectors: ProductVectors, wanted: IndexSpec, build_index: Any = ann.build_index, **rest: Any) -> Any:
         made.append(str(wanted.only("build")))
-        return build_index(vectors, wanted)
+        return build_index(vectors, wanted, **rest)
 
     monkeypatch.setattr(ann, "build_index", build)
     few, many = spec("ivf-flat:nlist=8,nprobe=1"), spec("ivf-flat:nlist=8,nprobe=8")
@@ -187,6 +191,96 @@ def test_a_build_is_made_once(builds: Builds, tmp_path: Path, monkeypatch: pytes
     assert made == ["ivf-flat:nlist=8", "flat"]
     assert again.facts(few)["build_seconds"] == builds.facts(few)["build_seconds"] > 0
     assert again.facts(few)["bytes_per_vector"] == again.path(few).stat().st_size / len(VECTORS)
+
+
+def test_what_builds_have_in_common_is_made_once(
+    builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cells of ivf-flat are those of the codes, and what is re-ranked is an index that was there."""
+    made: list[str] = []
+
+    def noted(name: str, number: int) -> Any:
+        original = getattr(ann, name)
+
+        def call(*arguments: Any, **rest: Any) -> Any:
+            made.append(f"{name} {arguments[number]}")
+            return original(*arguments, **rest)
+
+        return call
+
+    for name, number in (("train_cells", 1), ("build_index", 1), ("with_store", 2)):
+        monkeypatch.setattr(ann, name, noted(name, number))
+    texts = ("ivf-flat:nlist=8", "ivf-pq-fastscan-rerank:nlist=8", "ivf-pq-fastscan:nlist=8", "ivf-flat:nlist=6")
+    found = [builds.index(spec(text)).search(QUERIES, 20) for text in texts]
+    assert [line.split()[0] for line in made] == [
+        "train_cells", "build_index", "build_index", "with_store", "train_cells", "build_index"
+    ]  # fmt: skip
+    seconds = [builds.facts(spec(text))["build_seconds"] for text in texts]
+    assert seconds[1] > seconds[2] > 0, "as if each had been made from nothing"
+    monkeypatch.undo()
+    for text, kept in zip(texts, found, strict=True):
+        alone = ProductIndex(build_index(ProductVectors([VECTORS]), spec(text)), spec(text), ProductVectors([VECTORS]))
+        np.testing.assert_array_equal(alone.search(QUERIES, 20).rows, kept.rows)
+
+
+def test_what_is_in_memory_is_more_than_the_index_file(builds: Builds, tmp_path: Path) -> None:
+    """The codes' own scores are rough, so a search reads the vectors; one that re-ranks has a store in its file."""
+    read = {}
+    for text in ("flat", "ivf-pq-fastscan:nlist=8", "ivf-pq-fastscan-rerank:nlist=8"):
+        facts = builds.facts(spec(text))
+        read[text.partition(":")[0]] = facts["memory_per_vector"] - facts["bytes_per_vector"]
+    assert read == {"flat": 0, "ivf-pq-fastscan": 4 * 8, "ivf-pq-fastscan-rerank": 0}
+    boosting = Boosting(("stars",), np.array([0.5], np.float32), np.ones((400, 1), np.float32))
+    boosted = Builds(tmp_path / "boosted", ProductVectors([VECTORS], boosting), boosting)
+    facts = boosted.facts(resolve(parse_spec("ivf-pq-fastscan:nlist=8"), 400, 9))
+    assert facts["memory_per_vector"] - facts["bytes_per_vector"] == 4 * 8 + 4
+
+
+def test_what_takes_too_much_of_the_disk_goes_oldest_first(tmp_path: Path) -> None:
+    texts = ["ivf-flat:nlist=4", "ivf-flat:nlist=5", "ivf-flat:nlist=6", "ivf-flat:nlist=7"]
+    specs = [spec(text) for text in texts]
+    folder = tmp_path / "indexes"
+    size = 0
+    for number, one in enumerate(specs):
+        builds = Builds(folder, ProductVectors([VECTORS]), None)
+        builds.index(one)
+        size += builds.path(one).stat().st_size
+        os.utime(builds.path(one), (number, number))
+    kept = Builds(folder, ProductVectors([VECTORS]), None, max_bytes=size)
+    kept.trim([])
+    assert len(list(folder.glob("*.faiss"))) == 4, "there is room"
+    small = Builds(folder, ProductVectors([VECTORS]), None, max_bytes=size // 2)
+    small.index(specs[1])
+    small.trim([specs[0], specs[0].with_values({"nprobe": 2})])
+    left = {path.name for path in folder.glob("*.faiss")}
+    assert left == {small.path(one).name for one in specs[:2]}, "the one that is wanted, the one that is loaded"
+    assert {path.stem for path in folder.glob("*.json")} == {Path(name).stem for name in left}
+    assert small.facts(specs[1])["build_seconds"] > 0
+    assert small.index(specs[3]).search(QUERIES, 3).rows.shape == (30, 3), "built again"
+
+
+def test_a_graph_that_takes_too_long_is_given_up(builds: Builds, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(index_module, "time", clock)
+    monkeypatch.setattr(index_module, "_GROWN_AT_ONCE", 100)
+    grown: list[int] = []
+
+    def slow(index: Any, chunks: Any, add: Any = index_module.add) -> None:
+        grown.append(index.ntotal)
+        clock.now += 1
+        add(index, chunks)
+
+    monkeypatch.setattr(index_module, "add", slow)
+    wanted = spec("hnsw:neighbors=4")
+    with pytest.raises(TooLongError) as caught:
+        builds.index(wanted, max_seconds=4.0)
+    assert caught.value.seconds == pytest.approx(4 * np.log(400) / np.log(100)), "400 products, 100 of them in a second"
+    assert grown == [0]
+    assert not builds.path(wanted).exists()
+    assert builds.index(wanted, max_seconds=6.0).search(QUERIES, 3).rows.shape == (30, 3)
+    assert grown == [0, 0, 100, 200, 300]
+    again = Builds(builds.path(wanted).parent, ProductVectors([VECTORS]), None)
+    assert again.index(wanted, max_seconds=0.0).num_products == 400, "it is there"
 
 
 def test_a_build_that_was_not_finished_is_made_again(builds: Builds) -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uepp.retrieval import boost_candidates
 from uepp.retrieval.boost_candidates import BoostCandidates
+from uepp.retrieval.boosting import bonuses
 
 
 def plain(
@@ -36,6 +38,13 @@ def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@pytest.fixture(autouse=True)
+def usual_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test sets, the next one has the usual ones."""
+    for name in ("_FOUND_AT_ONCE", "_RANKED_AT_ONCE"):
+        monkeypatch.setattr(boost_candidates, name, getattr(boost_candidates, name))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     num_queries=st.integers(1, 5),
@@ -45,6 +54,8 @@ def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
     levels=st.integers(1, 6),
     scales=st.lists(st.sampled_from([0.0, 0.25, 1.0, 8.0]), min_size=1, max_size=4),
     max_entries=st.sampled_from([0, 60, 10**6]),
+    bound=st.sampled_from([None, 0.5, 4.0]),
+    at_once=st.sampled_from([1, 7, 10**6]),
     seed=st.integers(0, 10**6),
 )
 def test_the_cheap_way_is_the_plain_way(
@@ -55,18 +66,30 @@ def test_the_cheap_way_is_the_plain_way(
     levels: int,
     scales: list[float],
     max_entries: int,
+    bound: float | None,
+    at_once: int,
     seed: int,
 ) -> None:
-    """Exactly: no rounding here, so every row has to be in its place, ties too, whatever was asked before."""
+    """Exactly: no rounding here, so every row has to be in its place, ties too, whatever was asked before.
+
+    Requests that are not asked for come out empty, and nothing is searched for them.
+    """
     rng = np.random.default_rng(seed)
+    boost_candidates._FOUND_AT_ONCE = boost_candidates._RANKED_AT_ONCE = at_once
     queries, vectors = coarse(rng, num_queries, 3, levels=levels), coarse(rng, num_products, 3, levels=levels)
     quality = coarse(rng, num_products, num_features, levels=12)
     seen = rng.integers(1, num_products + 1, num_queries)
     candidates = BoostCandidates(queries, vectors, seen, quality, k, max_entries)
+    if bound is not None:
+        candidates.cover(bound)
     for scale in scales:
         weights = scale * rng.integers(0, 5, num_features) / 4
+        is_asked = rng.random(num_queries) < 0.7
+        expected = plain(queries, vectors, seen, quality, weights, k)
+        some = candidates.rank(weights, is_asked).rows.tolist()
+        assert some == [row if asked else [-1] * k for row, asked in zip(expected, is_asked, strict=True)]
         ranking = candidates.rank(weights)
-        assert ranking.rows.tolist() == plain(queries, vectors, seen, quality, weights, k)
+        assert ranking.rows.tolist() == expected
         for query, row, similarity in zip(queries, ranking.rows, ranking.similarity, strict=True):
             kept = row >= 0
             np.testing.assert_array_equal(similarity[kept], vectors[row[kept]] @ query)
@@ -124,6 +147,64 @@ def test_a_trial_searches_nothing_again_where_the_candidates_are_enough(monkeypa
     candidates.rank(np.full(2, 0.15))
     assert calls == before, "what was found deeper is kept"
     assert candidates.rank(np.zeros(2)).rows.tolist() == similar.tolist()
+
+
+def test_what_a_bound_covers_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,000 products the first 4·K are one in a hundred: every trial would search deeper for many requests."""
+    rng = np.random.default_rng(6)
+    queries, vectors, k, bound = unit(rng, 30, 8), unit(rng, 4_000, 8), 10, 0.2
+    seen = rng.choice([4_000, 3_000], 30)
+    quality = np.clip(rng.standard_normal((4_000, 2)), -3, 3).astype(np.float32)
+
+    def within(share: float, parts: list[float]) -> np.ndarray:
+        return np.array(parts) * share * bound / float(np.ptp(bonuses(quality, np.array(parts))))
+
+    trials = [within(1, [1, 0]), within(1, [0, 1]), within(0.5, [1, 1]), within(1, [1, 3])]
+    lazy = BoostCandidates(queries, vectors, seen, quality, k)
+    calls = counted(monkeypatch, lazy)
+    rankings = [lazy.rank(weights) for weights in trials]
+    assert calls["_search"] > 10
+    covering = BoostCandidates(queries, vectors, seen, quality, k)
+    covering.cover(bound)
+    calls = counted(monkeypatch, covering)
+    for weights, expected in zip(trials, rankings, strict=True):
+        np.testing.assert_array_equal(covering.rank(weights).rows, expected.rows)
+    assert calls == {"_search": 0, "_search_boosted": 0}
+    assert covering.num_compared == 0
+    assert covering.num_entries < 30 * 4_000
+
+
+def test_a_trial_ranks_what_its_weights_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    queries, vectors, k = unit(rng, 10, 8), unit(rng, 3_000, 8), 5
+    quality = np.clip(rng.standard_normal((3_000, 1)), -3, 3).astype(np.float32)
+    candidates = BoostCandidates(queries, vectors, np.full(10, 3_000), quality, k)
+    candidates.cover(0.6)
+    ranked: list[int] = []
+
+    def noting(scores: np.ndarray, rows: np.ndarray, keys: Any = boost_candidates._keys) -> Any:
+        ranked.append(scores.size)
+        return keys(scores, rows)
+
+    monkeypatch.setattr(boost_candidates, "_keys", noting)
+    sizes = []
+    for scale in (0.0, 0.005, 0.1):
+        ranked.clear()
+        candidates.rank(np.array([scale]))
+        sizes.append(sum(ranked))
+    assert sizes[0] < 10 * 2 * k < sizes[1] < sizes[2] <= candidates.num_entries
+
+
+def test_what_there_is_room_for_is_kept_and_the_rest_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    queries, vectors, k, weights = unit(rng, 20, 8), unit(rng, 1_000, 8), 5, np.full(1, 0.05)
+    quality = np.clip(rng.standard_normal((1_000, 1)), -3, 3).astype(np.float32)
+    candidates = BoostCandidates(queries, vectors, np.full(20, 1_000), quality, k, max_entries=700)
+    calls = counted(monkeypatch, candidates)
+    assert candidates.rank(weights).rows.tolist() == plain(queries, vectors, np.full(20, 1_000), quality, weights, k)
+    assert calls["_search"] > 0
+    assert 0 < calls["_search_boosted"] == candidates.num_compared < 20
+    assert candidates.num_entries <= 700
 
 
 def test_without_room_the_whole_catalogue_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

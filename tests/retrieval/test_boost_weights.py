@@ -95,8 +95,8 @@ DAYS = np.array(["mon"] * 80 + ["tue"] * 120)
 def tuned(
     recalls: Callable[[np.ndarray], np.ndarray | float], num_trials: int = 20, queries: list[str] = QUERIES
 ) -> TunedWeights:
-    def every(weights: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(recalls(weights), len(queries))
+    def every(weights: np.ndarray, is_asked: np.ndarray) -> np.ndarray:
+        return np.where(is_asked, recalls(weights), np.nan)
 
     return tune_weights(WeightSpace(qualities(1, 50, 2), 1.0), every, queries, DAYS[: len(queries)], num_trials)
 
@@ -114,6 +114,21 @@ def fold_of_query() -> dict[str, int]:
 
 def test_a_query_is_tuned_on_or_held_out() -> None:
     assert sorted(set(fold_of_query().values())) == [0, 1, 2]
+
+
+def test_requests_that_do_not_count_are_not_asked() -> None:
+    """Those that are held out in the trials, and those that a fold's weights were tuned on after them."""
+    asked: list[np.ndarray] = []
+
+    def noted(weights: np.ndarray, is_asked: np.ndarray) -> np.ndarray:
+        asked.append(is_asked)
+        return np.where(is_asked, 0.5 + weights[0], np.nan)
+
+    tune_weights(WeightSpace(qualities(1, 50, 2), 1.0), noted, QUERIES, DAYS, 4)
+    fold = np.array([fold_of_query()[query] for query in QUERIES])
+    expected = [fold != number for number in range(3) for _ in range(4)]
+    expected += [fold == number for _ in SCALES for number in range(3)]
+    np.testing.assert_array_equal(asked, expected)
 
 
 def test_weights_that_help_are_found() -> None:

@@ -163,6 +163,111 @@ def test_the_alias_moves_to_a_new_export_and_the_old_collection_goes(run: Path, 
     assert found(milvus, vectors[:1], 1)[0][0]["product_id"] == "039"
 
 
+@pytest.mark.parametrize(
+    ("index", "parameters"), [("AUTOINDEX", None), ("HNSW", {"M": 16, "efConstruction": 100})], ids=str
+)
+def test_milvus_default_index_finds_nearly_all(
+    run: Path, milvus: Path, index: str, parameters: dict[str, Any] | None
+) -> None:
+    """What `uepp publish` makes unless told otherwise is approximate: 95% of the exact first ten, with exact scores."""
+    rng = np.random.default_rng(6)
+    export, number = run / "export", 2_000
+    vectors = unit(rng.standard_normal((number, DIM)))
+    for path in (export / "vectors").iterdir():
+        path.unlink()
+    np.save(export / "vectors" / "part-00000.npy", vectors)
+    ids = [f"{n:04}" for n in range(number)]
+    pq.write_table(pa.table({"product_id": ids, "title": ids}), export / "products.parquet")
+    write_manifest(export, run_id="abcdef0123456789", num_products=number)
+    name = engines.load_into_milvus(run, str(milvus), "products", progress(), index=index, parameters=parameters)
+    assert index_of(milvus, name) == index
+    queries = unit(rng.standard_normal((40, DIM)))
+    rows, _ = search_exact(queries, vectors, 10)
+    hits = search_ids(milvus, queries)
+    shares = [
+        len({hit for hit, _ in found} & {f"{n:04}" for n in best}) / 10 for found, best in zip(hits, rows, strict=True)
+    ]
+    assert np.mean(shares) >= 0.95
+    for query, found in zip(queries, hits, strict=True):
+        expected = [vectors[int(product)] @ query for product, _ in found]
+        np.testing.assert_allclose([score for _, score in found], expected, atol=1e-5)
+
+
+def index_of(uri: Path, name: str) -> str:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(uri))
+    kind = client.describe_index(name, "vector")["index_type"]
+    client.close()
+    return str(kind)
+
+
+def search_ids(uri: Path, queries: np.ndarray) -> list[list[tuple[str, float]]]:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(str(uri))
+    hits = client.search("products", data=list(queries), limit=10, output_fields=["product_id"])
+    result = [[(hit["entity"]["product_id"], hit["distance"]) for hit in row] for row in hits]
+    client.close()
+    return result
+
+
+def test_what_a_stopped_load_left_goes_with_the_next(run: Path, milvus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load of other content, stopped half-way, stayed for ever; collections of others are nobody's to drop."""
+    from pymilvus import MilvusClient
+
+    first = engines.load_into_milvus(run, str(milvus), "products", progress())
+    rows = engines._milvus_rows
+
+    def stopped(table: pa.Table) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "_milvus_rows", stopped)
+    for seed in (1, 2):
+        np.save(run / "export" / "vectors" / "part-00000.npy", unit(np.random.default_rng(seed).random((40, DIM))))
+        write_manifest(run / "export", run_id="abcdef0123456789", num_products=NUM_PRODUCTS)
+        with pytest.raises(KeyboardInterrupt):
+            engines.load_into_milvus(run, str(milvus), "products", progress())
+    client = MilvusClient(str(milvus))
+    others = ["products_2", "products_abcdef01_copy", "products_abcdef01_abcdef012", "others_abcdef01_abcdef01"]
+    pinned = "products_00000000_00000000"
+    for name in [*others, pinned]:
+        client.create_collection(name, dimension=4)
+    client.create_alias(pinned, "pinned")
+    assert len(client.list_collections()) == 3 + 5, "two that were stopped"
+    client.close()
+
+    monkeypatch.setattr(engines, "_milvus_rows", rows)
+    np.save(run / "export" / "vectors" / "part-00000.npy", unit(np.random.default_rng(3).random((40, DIM))))
+    write_manifest(run / "export", run_id="abcdef0123456789", num_products=NUM_PRODUCTS)
+    last = engines.load_into_milvus(run, str(milvus), "products", progress())
+    client = MilvusClient(str(milvus))
+    assert last != first
+    assert sorted(client.list_collections()) == sorted([*others, pinned, last])
+    client.create_collection("products_11111111_11111111", dimension=4)
+    client.close()
+    assert engines.load_into_milvus(run, str(milvus), "products", progress()) == last
+    client = MilvusClient(str(milvus))
+    assert "products_11111111_11111111" not in client.list_collections(), "also where all is there already"
+    client.close()
+
+
+def test_products_are_counted_when_all_are_there(run: Path, milvus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server counts as of some seconds ago unless asked for more, so a whole load was refused."""
+    from pymilvus import MilvusClient
+
+    levels: list[Any] = []
+    query = MilvusClient.query
+
+    def recorded(self: Any, *args: Any, **about: Any) -> Any:
+        levels.append(about.get("consistency_level"))
+        return query(self, *args, **about)
+
+    monkeypatch.setattr(MilvusClient, "query", recorded)
+    engines.load_into_milvus(run, str(milvus), "products", progress())
+    assert levels == ["Strong"]
+
+
 def test_what_milvus_refuses_is_one_line(run: Path, milvus: Path) -> None:
     from pymilvus import MilvusClient
 

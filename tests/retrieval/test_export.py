@@ -1,12 +1,14 @@
 """An export of untrained towers: the same vectors in a fresh process, and damage that is noticed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ import tensorflow as tf
 from by_hand import HISTORY, PLACE, TEXTS, Reader, Row, columns, product, product_rows, request, request_rows, tensors
 from conftest import TRAIN_END, Toy
 
+from uepp import artifacts
 from uepp.artifacts import check_manifest, read_json, write_json
 from uepp.config import Config, ExportConfig
 from uepp.errors import InputError
@@ -28,9 +31,11 @@ from uepp.features.requests import RawRequests, load_past_events, load_raw_reque
 from uepp.features.vocabulary import Vocabulary
 from uepp.model.towers import TwoTower, build_two_tower
 from uepp.retrieval import export as export_module
+from uepp.retrieval.boosting import write_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors, write_vectors
 from uepp.retrieval.export import open_export, rebuild_index, write_export
 from uepp.retrieval.index import read_index, search_exact
+from uepp.retrieval.operations import not_in_tensorflow_serving, operations_of
 
 QUERIES = [
     "red lamp",
@@ -240,6 +245,12 @@ def test_signatures_say_what_goes_in_and_out(exported: Exported, served: dict[st
         assert list(outputs) == ["embedding"]
         assert outputs["embedding"].dtype == tf.float32
         assert outputs["embedding"].shape.as_list() == [None, exported.config.model.output_dim]
+
+
+@pytest.mark.parametrize("tower", ["query_tower", "product_tower"])
+def test_a_stock_tensorflow_serving_runs_both_towers(exported: Exported, tower: str) -> None:
+    assert {"CaseFoldUTF8", "StatefulPartitionedCall"} < operations_of(exported.run / "export" / tower)
+    assert not_in_tensorflow_serving(exported.run / "export" / tower) == []
 
 
 @pytest.mark.parametrize(
@@ -475,6 +486,42 @@ def test_another_index_over_the_same_vectors(copy: Path) -> None:
     assert served == {"index": "hnsw:neighbors=5,ef_construction=80,ef_search=128", "tuned": None}
     rows = read_index(export_dir / "index.faiss").search(vectors, 1)[1]
     np.testing.assert_allclose(np.einsum("nd,nd->n", vectors[rows[:, 0]], vectors), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_stays_is_neither_copied_nor_read_again(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """Where the file system has links. What changes is a file of its own: the old export stays what it was."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    export_dir = copy / "export"
+    quality = np.ones((len(read_vectors(export_dir)), 1), np.float32)
+
+    def boost(folder: Path, weight: float) -> None:
+        write_boosting(folder, weight * quality, {"features": [{"name": "stars", "weight": weight}]})
+
+    rebuild_index(export_dir, ExportConfig(index="hnsw"), partial(boost, weight=0.5))
+    before = contents(export_dir)
+    shutil.copytree(export_dir, tmp_path / "old", copy_function=os.link)  # the very files, under other names
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    read: list[str] = []
+    hashed = artifacts.sha256
+    monkeypatch.setattr(artifacts, "sha256", lambda path: read.append(path.name) or hashed(path))
+    seen = read_json(export_dir / "manifest.json")
+    rebuild_index(export_dir, ExportConfig(index="flat"), partial(boost, weight=0.25), seen=seen)
+    changed = {"boosting.json", "index.faiss", "manifest.json", "quality.npy", "serving.json"}
+    assert set(read) == changed - {"manifest.json"}
+    monkeypatch.undo()
+    check_manifest(export_dir)
+    after = contents(export_dir)
+    assert {name for name in after if after[name] != before[name]} == changed
+    assert contents(tmp_path / "old") == before
+    for name in after.keys() - changed:
+        assert (export_dir / name).samefile(tmp_path / "old" / name) == has_links, name
 
 
 def test_a_damaged_export_gets_no_new_index(copy: Path) -> None:

@@ -209,6 +209,24 @@ def test_k_beyond_the_cells_that_are_searched(text: str) -> None:
     )
 
 
+def test_codes_of_a_boosted_vector_hold_hardly_any_padding() -> None:
+    """128 dimensions and 7 of quality: each part encodes two of them, the last one a zero too."""
+    vectors = clustered(600, 135, 1)
+    index, _ = built(vectors, "ivf-pq-fastscan:nlist=4")
+    coded = faiss.downcast_index(faiss.downcast_index(index).index)
+    assert (coded.d, coded.pq.M) == (136, 68)
+
+
+def test_a_sample_of_all_vectors_is_the_vectors() -> None:
+    vectors = unit_vectors(90, 8, 1)
+    for number in (90, 500):
+        np.testing.assert_array_equal(ProductVectors(np.array_split(vectors, 3)).sample(number, 1), vectors)
+    some = ProductVectors(np.array_split(vectors, 3)).sample(40, 1)
+    rows = [int(np.flatnonzero((vectors == row).all(axis=1))[0]) for row in some]
+    assert rows == sorted(set(rows))
+    assert len(rows) == 40
+
+
 def test_dimensions_that_codes_do_not_divide_are_padded() -> None:
     vectors, queries = clustered(600, 13, 1), clustered(30, 13, 2)
     index, _ = built(vectors, "ivf-pq-fastscan-rerank:nlist=5,nprobe=5,subquantizers=6")

@@ -1,5 +1,6 @@
 """From trials to what is served, on real indexes over few vectors; times come from a formula, not from the machine."""
 
+import dataclasses
 import io
 import json
 import math
@@ -16,6 +17,7 @@ from uepp.index_families import FAMILIES, IndexSpec, faiss_defaults
 from uepp.retrieval import ann, operating_point
 from uepp.retrieval.ann import Builds, Reference
 from uepp.retrieval.ann_report import as_markdown, plot_trials, print_result, verdicts
+from uepp.retrieval.index import TooLongError
 from uepp.retrieval.operating_point import AS_FAST, HELD_OUT, REPORT, TUNED_ON, Decision, Task, decide, run_trials
 from uepp.retrieval.trials import MIN_GAIN, TrialLog
 from uepp.retrieval.vectors import ProductVectors
@@ -171,8 +173,66 @@ def test_a_second_call_only_adds_what_is_missing(tmp_path: Path) -> None:
 
 def test_when_it_is_late_only_the_defaults_are_measured(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", "key")
-    run_trials(make_task(tmp_path, 0.6), log, 20, is_late=lambda: True)
+    run_trials(make_task(tmp_path, 0.6), log, 20, left=lambda: -1.0)
     assert [trial.spec for trial in log.trials] == [faiss_defaults(family, N, DIM) for family in FEW]
+
+
+def test_a_graph_that_there_is_no_time_for_is_passed_over_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faiss' default of it, too; the choice is made of the rest."""
+    lines: list[str] = []
+
+    def index(self: Builds, spec: IndexSpec, max_seconds: float = math.inf, index: Any = Builds.index) -> Any:
+        if spec.family == "hnsw" and max_seconds < 100:
+            raise TooLongError(1_234.5)
+        return index(self, spec, max_seconds)
+
+    monkeypatch.setattr(Builds, "index", index)
+    task, log = make_task(tmp_path, 0.6), TrialLog(tmp_path / "trials.jsonl", "key")
+    run_trials(task, log, 12, left=lambda: 50.0, say=lines.append)
+    over = [line for line in lines if "passed over" in line]
+    assert over[0] == (
+        "passed over: building would take 1234 s or more, 50 s are left  hnsw:neighbors=32,ef_construction=40"
+    )
+    assert len(set(over)) == len(over), "each build is tried once"
+    assert {trial.spec.family for trial in log.trials} == {"flat", "ivf-flat"}
+    assert len(log.trials) == 12
+    decision = decide(task, log)
+    assert [versus["family"] for versus in decision.defaults] == ["ivf-flat"]
+    run_trials(task, log, 13, left=lambda: 500.0)
+    assert any(trial.spec.family == "hnsw" and trial.is_default for trial in log.trials), (
+        "with more time it is measured"
+    )
+
+
+def test_a_trial_that_ends_after_the_time_says_so(tmp_path: Path) -> None:
+    lines: list[str] = []
+    left = iter([9.0, 9.0, 9.0, 9.0, 9.0, 8.0, 2.0, -7.4, *[-8.0] * 9])
+    run_trials(
+        make_task(tmp_path, 0.6),
+        TrialLog(tmp_path / "trials.jsonl", "key"),
+        20,
+        left=lambda: next(left),
+        say=lines.append,
+    )
+    late = [line for line in lines if "the time was up" in line]
+    assert late == ["the time was up 7 s before this trial was done"]
+    assert lines[-1] == late[0]
+
+
+def test_of_what_was_built_the_finalists_stay(tmp_path: Path) -> None:
+    task, log = make_task(tmp_path, 0.6), TrialLog(tmp_path / "trials.jsonl", "key")
+    small = Builds(tmp_path / "indexes", VECTORS, None, max_bytes=1)
+    run_trials(dataclasses.replace(task, builds=small), log, 16)
+    built = {path.name for path in (tmp_path / "indexes").glob("*.faiss")}
+    tried = {task.builds.path(trial.spec).name for trial in log.trials}
+    assert built < tried
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "indexes").glob("*.faiss")}
+    decision = decide(task, log)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert set((tmp_path / "indexes").glob("*.faiss")) == set(before), "nothing had to be built again"
+    assert task.builds.path(decision.spec) in before
 
 
 # The report
@@ -196,10 +256,13 @@ def test_the_report_has_every_row_and_says_what_was_chosen(result: dict[str, Any
         for row in result[name]:
             overlaps = " | ".join(f"{row[f'overlap@{k}']:.4f}" for k in (100, AT))
             losses = " | ".join(f"{100 * row[f'recall_loss@{k}']:.2f}%" for k in (100, AT))
-            assert f"| {row['label']} | {row['index']} | {overlaps} | {losses} |" in text
+            times = " | ".join(f"{row[name]:.3g}" for name in ("p50_ms", "p99_ms", "p99_all_ms"))
+            assert f"| {row['label']} | {row['index']} | {overlaps} | {losses} | {times} |" in text
+    assert "| p99 ms, best of 3 | p99 ms, all |" in text
+    assert "| index bytes/vector | memory bytes/vector |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables}) == 1
-    assert len(verdicts(result)) == 2
+    assert [line.split(": ")[:2] for line in verdicts(result)] == [["ok", "hnsw"], ["ok", "ivf-flat"]]
 
 
 def test_a_default_that_was_not_beaten_is_said_to_be(result: dict[str, Any]) -> None:
@@ -208,6 +271,8 @@ def test_a_default_that_was_not_beaten_is_said_to_be(result: dict[str, Any]) -> 
     first, second = verdicts(result)
     assert first.endswith("; nothing as fast was found that is better")
     assert second.endswith(" (not better in both on these requests)")
+    assert first.startswith("not ok: hnsw: ")
+    assert second.startswith("not ok: ivf-flat: ")
 
 
 def test_the_terminal_gets_a_narrower_table(result: dict[str, Any]) -> None:
@@ -216,7 +281,9 @@ def test_the_terminal_gets_a_narrower_table(result: dict[str, Any]) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Faiss: ivf-flat" in text
     assert AS_FAST not in text
-    assert max(len(line) for line in text.split("hnsw: Faiss")[0].splitlines()) <= 80
+    assert max(len(line) for line in text.split("ok: hnsw: Faiss")[0].splitlines()) <= 80
+    assert "best of 3" in text
+    assert "(all)" in text
 
 
 def test_the_picture_is_the_same_for_the_same_trials(tmp_path: Path, outcome: Outcome, result: dict[str, Any]) -> None:

@@ -283,3 +283,56 @@ def test_quality_is_standardised_as_at_training(export: Path, tower: Tower) -> N
     np.testing.assert_allclose(found, np.clip(expected, -3, 3), atol=1e-6)
     assert found.dtype == np.float32
     assert (found[:, 0] == 3).any(), "something is cut"
+
+
+# What is told apart, against plain Python
+
+
+def told_apart(row: Row, names: Sequence[str]) -> str:
+    """What the digest is of: null is empty, a coordinate float32."""
+    means = {
+        "title": row["title"], "country": row["country"] or "", "tags": row["tags"] or [],
+        "attributes": [(key, values or []) for key, values in row["attributes"] or []],
+        "latitude": None if row["latitude"] is None else float(np.float32(row["latitude"])),
+        "longitude": None if row["longitude"] is None else float(np.float32(row["longitude"])),
+        "neighbor_queries": row["neighbors"],
+    }  # fmt: skip
+    return repr([means[name] for name in names])
+
+
+def drawn_rows(number: int) -> list[Row]:
+    """Short texts of few characters, so that many rows are the same, or the same when they are written in one piece."""
+    rng = np.random.default_rng(5)
+
+    def text() -> str | None:
+        return rng.choice(["", "a", "b", "ab", "1:a", "a\n", "\0", "ü", None], p=[0.2, *[0.1] * 8])  # type: ignore[no-any-return]
+
+    def texts() -> list[str] | None:
+        return None if rng.random() < 0.2 else [text() or "" for _ in range(rng.integers(0, 3))]
+
+    rows = []
+    for row in range(number):
+        pairs = None if rng.random() < 0.3 else [(text() or "", texts()) for _ in range(rng.integers(0, 2))]
+        degrees = rng.choice([None, 0.0, 1.0, 1 + 1e-12, 2.0, -0.0])
+        rows.append(
+            {"product_id": f"{row:05}", "title": text() or "", "tags": texts(), "attributes": pairs,
+             "country": text(), "latitude": degrees, "longitude": degrees, "neighbors": texts() or []}
+        )  # fmt: skip
+    return rows
+
+
+def test_rows_have_the_same_digest_where_the_tower_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uepp.retrieval.refresh._AT_ONCE", 700)
+    rows = drawn_rows(3_000)
+    columns = {name: pa.array([row[name] for row in rows], TYPES[name]) for name in rows[0] if name in TYPES}
+    pq.write_table(pa.table(columns), tmp_path / "products.parquet", row_group_size=999)
+    neighbors = pa.table({"queries": pa.array([row["neighbors"] for row in rows], STRINGS)})
+    pq.write_table(neighbors, tmp_path / "neighbors.parquet")
+    for names in (READ, ("title", "country"), ("tags",), ("neighbor_queries",), ("latitude",)):
+        digests = [row.tobytes() for row in refresh._digests(tmp_path, names)]
+        meant = [told_apart(row, names) for row in rows]
+        assert len(digests) == len(rows)
+        assert len(set(zip(digests, meant, strict=True))) == len(set(digests)) == len(set(meant)), names
+        assert 2 < len(set(meant)) < len(rows), "some are the same, and some are not"

@@ -150,6 +150,18 @@ def test_with_bayesian_optimisation_too(log: TrialLog, monkeypatch: pytest.Monke
     assert best(trials, 1.0) > best(everything(), 1.0) - 0.03
 
 
+@pytest.mark.parametrize("dim", [64, 67, 128, 130, 133, 135, 256, 262])
+def test_every_build_that_is_tried_has_codes_of_the_vector_alone(log: TrialLog, dim: int) -> None:
+    """Boosting adds a few dimensions: 135 and not 128."""
+    grid = list(Tuner(log, N, dim, AT, 2.0)._grid("ivf-pq-fastscan"))
+    parts = {build.number("subquantizers") for build in grid}
+    assert parts == {dim, math.ceil(dim / 2), math.ceil(dim / 4)}
+    for number in parts:
+        width = math.ceil(dim / number)
+        assert math.ceil(dim / width) == number, "every part has a dimension of the vector"
+        assert number * width - dim < 4
+
+
 def test_it_finds_points_as_fast_as_faiss_defaults_that_are_better(log: TrialLog) -> None:
     trials = tuned(log, 5.0, 60)
     for default in trials[1:5]:
@@ -198,6 +210,42 @@ def test_another_budget_knows_the_trials_of_the_first(tmp_path: Path) -> None:
     trials = tuned(log, 0.5, 30)
     assert not any(trial.is_default for trial in trials)
     assert best(log.trials, 0.5) > best(everything(), 0.5) - 0.03
+
+
+def test_what_a_small_budget_gave_up_is_unknown_to_a_large_one(log: TrialLog) -> None:
+    """1 ms gives up at 3 ms. What took 5 ms may be just right for 20 ms, and what took 70 ms is not."""
+
+    def impatient(spec: IndexSpec) -> dict[str, Any]:
+        measured = world(spec)
+        return measured if measured["p99_ms"] < 0.3 else {"p99_ms": measured["p99_ms"]}
+
+    first = tuned(log, 0.1, 30, measure=impatient)
+    given_up = {str(trial.spec): trial for trial in first if trial.measured.get(f"overlap@{AT}") is None}
+    assert "flat" in given_up
+    assert any(trial.spec.values for trial in given_up.values())
+    second = tuned(log, 3.0, 60)
+    again = [str(trial.spec) for trial in second if str(trial.spec) in given_up]
+    assert len(set(again)) == len(again) > 0
+    assert all(given_up[text].p99_ms <= 9.0 for text in again)
+    assert "flat" not in again, "it takes more than three times the new budget, too"
+    assert best(second, 3.0) > best(everything(), 3.0) - 0.03
+    third = tuned(log, 20.0, 3)
+    assert "flat" in [str(trial.spec) for trial in third]
+    specs = [str(trial.spec) for trial in (*second, *third)]
+    assert len(set(specs)) == len(specs), "what is known is not measured again"
+
+
+def test_a_skipped_build_is_not_proposed_again(log: TrialLog) -> None:
+    tuner = Tuner(log, N, DIM, AT, 2.0)
+    seen = []
+    for spec, is_default in itertools.islice(tuner.proposals(), 40):
+        seen.append(spec)
+        if spec.family == "hnsw":
+            tuner.skip(spec)
+        else:
+            log.append(Trial(spec, 2.0, is_default, world(spec)))
+    skipped = [str(spec.only("build")) for spec in seen if spec.family == "hnsw"]
+    assert len(set(skipped)) == len(skipped) > 1
 
 
 def test_trials_of_other_vectors_or_machines_do_not_count(tmp_path: Path) -> None:

@@ -64,12 +64,17 @@ def tune(
     budget_ms: Annotated[
         float, typer.Option("--budget-ms", help="p99 of a query alone on one thread, without the tower.")
     ] = 20.0,
-    at: Annotated[int, typer.Option("--at", help="K: results that have to be found.")] = 1_000,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="K", help="Results that have to be found. [default: serving.depth, 200]"),
+    ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Operating points measured, earlier calls' too.")] = 60,
     families: Annotated[
         str | None, typer.Option("--families", metavar="A,B", help=f"Of {', '.join(FAMILIES)}. [default: all]")
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Begin no trial after so many.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Begin no trial after so many; the choice follows.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the index and its parameters on the selection window, and serve with them.

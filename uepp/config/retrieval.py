@@ -11,7 +11,11 @@ from uepp.index_families import parse_spec
 class ExportConfig(Stage):
     """SavedModels, vectors and the Faiss index."""
 
-    index: str = Field("flat", description="FAMILY[:name=value,…] (uepp/index_families.py), or auto")
+    index: str = Field(
+        "auto",
+        description="FAMILY[:name=value,…] (uepp/index_families.py), or auto: what uepp tune chose, else by the number "
+        "of products",
+    )
     embed_batch_size: int = Field(1_024, ge=1)
 
     @field_validator("index")
@@ -57,15 +61,26 @@ class ServingConfig(Stage):
         "features",
         description="key of a cached ranking: a hash of what the query tower reads, who asks, first who and then that",
     )
-    cache_size: int = Field(10_000, ge=1, description="rankings kept in each layer, about 5 kB each at depth 200")
+    cache_size: int = Field(10_000, ge=1, description="rankings kept in each layer, at most")
+    cache_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        description="of the rankings in each layer, at most: 6 kB each at depth 200, 90 kB at depth 3,200",
+    )
     user_ttl_seconds: float = Field(60.0, gt=0, description="how long a ranking is kept for who asked")
     features_ttl_seconds: float = Field(3_600.0, gt=0, description="how long for all with the same features")
     max_batch: int = Field(32, ge=1, description="requests that go through the tower and the index together")
     max_waiting: int = Field(256, ge=1, description="requests that wait for the tower; more are answered with 503")
-    timeout_seconds: float = Field(10.0, gt=0, description="for a request's body, and again for its answer")
+    timeout_seconds: float = Field(
+        10.0, gt=0, description="for a request's headers, then for its body, and again for its answer"
+    )
     shutdown_seconds: float = Field(30.0, gt=0, description="how long requests under way may take after SIGTERM")
     max_body_bytes: int = Field(262_144, ge=1_024, description="of a request; larger ones are answered with 413")
-    max_connections: int = Field(1_000, ge=1, description="open at once; more are answered with 503")
+    max_connections: int = Field(
+        1_000,
+        ge=1,
+        description="with a request under way at once; more are answered with 503, but for health and readiness",
+    )
     threads: int | None = Field(
         None,
         ge=1,

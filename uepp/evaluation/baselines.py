@@ -5,7 +5,7 @@ Every system may see the query and who asks, the products, and only what was kno
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -39,20 +39,25 @@ class Towers:
         export: of the run.
         history: of its configuration.
         is_boosted: search the hydrated vectors, so that quality counts (UEPPR IV).
+        like: of the same run, with or without boosting: its tower and vectors are taken; none: they are read.
+
+    Attributes:
+        vectors: of the products, without boosting, float32 [N, d].
 
     Raises:
         InputError: it is to be boosted, and has no boosting.
     """
 
-    def __init__(self, export: Path, history: HistoryConfig, *, is_boosted: bool = False) -> None:
+    def __init__(
+        self, export: Path, history: HistoryConfig, *, is_boosted: bool = False, like: "Towers | None" = None
+    ) -> None:
         self._boosting = read_boosting(export) if is_boosted else None
         if is_boosted and self._boosting is None:
             raise InputError(f"{export}: has no boosting; make it with: uepp boost {export.parent}")
         self._history = history
-        self._tower = load_tower(export / "query_tower")
-        self._vectors = read_vectors(export)
-        if self._boosting is not None:
-            self._vectors = self._boosting.products(self._vectors, 0)
+        self._tower: Any = load_tower(export / "query_tower") if like is None else like._tower
+        self.vectors: np.ndarray = read_vectors(export) if like is None else like.vectors
+        self._searched = self.vectors if self._boosting is None else self._boosting.products(self.vectors, 0)
 
     def embed(self, requests: RawRequests) -> np.ndarray:
         """Of B requests, float32 [B, d], of length 1."""
@@ -61,7 +66,7 @@ class Towers:
     def search(self, queries: np.ndarray, k: int, num_products: int) -> np.ndarray:
         """The k best of the first products for what `embed` gave: int [B, k], -1 where there are fewer."""
         asked = queries if self._boosting is None else self._boosting.queries(queries)
-        return search_exact(asked, self._vectors[:num_products], k)[0]
+        return search_exact(asked, self._searched[:num_products], k)[0]
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""

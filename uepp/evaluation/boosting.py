@@ -21,17 +21,20 @@ _BEYOND = 1.5  # how far past the bound the trade-off is followed
 
 
 class Window(NamedTuple):
-    """Requests of a window, their candidates, and the segments that they are in."""
+    """Requests of a window, and their candidates."""
 
     requests: Requests
     candidates: BoostCandidates
-    segments: Segments
 
     def recalls(self, ranking: Ranking) -> np.ndarray:
         """Recall of each request at the ranking's width, float64 [R]."""
         targets = self.requests.targets
         positions = target_positions(ranking.rows, targets.request, targets.product_index)
         return recall_at(ranking.rows.shape[1], positions, targets.request, len(self.requests))
+
+    def boosted_recalls(self, weights: np.ndarray, is_asked: np.ndarray) -> np.ndarray:
+        """Recall with weights float [F] of the requests that are asked for, bool [R]; float64 [R], NaN elsewhere."""
+        return np.where(is_asked, self.recalls(self.candidates.rank(weights, is_asked)), np.nan)
 
 
 def compare(
@@ -62,11 +65,14 @@ def compare(
     return compared
 
 
-def trade_off(window: Window, space: WeightSpace, weights: np.ndarray, chosen: float) -> list[dict[str, float]]:
+def trade_off(
+    window: Window, segments: Segments, space: WeightSpace, weights: np.ndarray, chosen: float
+) -> list[dict[str, float]]:
     """Recall@K and relevance as the weights grow, from none to beyond the bound.
 
     Args:
         window: requests to follow; K is that of its candidates.
+        segments: of these requests.
         space: with the bound.
         weights: float [F], not all zero; a scale of 1 is these.
         chosen: the scale that was taken, so that there is a row of it.
@@ -79,6 +85,7 @@ def trade_off(window: Window, space: WeightSpace, weights: np.ndarray, chosen: f
     full = space.boost_range(weights)
     furthest = _BEYOND * max(1.0, space.bound / full)
     scales = np.unique(np.append(np.linspace(0.0, furthest, _NUM_SCALES), [chosen, 1.0, space.bound / full]))
+    window.candidates.cover(furthest * full)
     plain = window.candidates.rank(np.zeros_like(weights))
     last = np.nanmin(plain.similarity, axis=1)
     rows = []
@@ -87,7 +94,7 @@ def trade_off(window: Window, space: WeightSpace, weights: np.ndarray, chosen: f
         recalls = window.recalls(ranking)
         row = {"scale": scale, "boost_range": scale * full, "all": mean_over_days(recalls, window.requests.day)}
         for name in NAMES:
-            of_segment = np.where(window.segments.labels == name, recalls, np.nan)
+            of_segment = np.where(segments.labels == name, recalls, np.nan)
             row[name] = mean_over_days(of_segment, window.requests.day)
         row["similarity"] = float(np.nanmean(ranking.similarity))
         row["overlap"] = _overlap(plain.rows, ranking.rows)

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
 from uepp.features.graph import normalized_queries
-from uepp.features.requests import RawRequests, load_past_events, load_raw_requests
+from uepp.features.requests import PastEvents, RawRequests, load_past_events, load_raw_requests
+
+REQUEST_COLUMNS = ("product_id", "title", "tags", "created_at")
+"""What `load_requests` reads of a catalogue."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,21 @@ class Requests:
         """Share of targets that the catalogue lacks."""
         return float(np.mean(self.targets.product_index < 0)) if len(self.targets.product_index) else 0.0
 
+    def take(self, rows: np.ndarray) -> "Requests":
+        """Some of the requests, which are numbered anew; rows int64 [n], each once."""
+        place = np.full(len(self), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        request = place[self.targets.request]
+        is_in = request >= 0
+        return Requests(
+            raw=self.raw.take(rows),
+            day=self.day[rows],
+            num_products=self.num_products[rows],
+            targets=Targets(request[is_in], self.targets.product_index[is_in]),
+            is_repeat=self.is_repeat[is_in],
+            is_signed_in=self.is_signed_in[rows],
+        )
+
     def target_lists(self) -> list[list[int]]:
         """Target product indexes, a list a request."""
         lists: list[list[int]] = [[] for _ in self.queries]
@@ -89,13 +107,14 @@ class Requests:
         return lists
 
 
-def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
+def load_requests(path: Path, window: str, products: pa.Table, past: PastEvents | None = None) -> Requests:
     """Read mined requests of one window (`selection` or `report`).
 
     Args:
         path: `requests.parquet`; the history tables are beside it.
         window: which requests.
-        products: the catalogue in product-index order.
+        products: the catalogue in product-index order; of its columns, those in `REQUEST_COLUMNS` are read.
+        past: the histories, where they were read for another window; none: they are read.
     """
     table = pq.read_table(path)
     table = table.filter(pc.equal(table.column("window"), window))
@@ -106,7 +125,7 @@ def load_requests(path: Path, window: str, products: pa.Table) -> Requests:
     targets, new = (_flat(table.column(name)) for name in ("targets", "non_repeat_targets"))
     users = table.column("user_id") if "user_id" in table.column_names else pa.nulls(table.num_rows)
     return Requests(
-        raw=load_raw_requests(table, load_past_events(path.parent, products)),
+        raw=load_raw_requests(table, load_past_events(path.parent, products) if past is None else past),
         day=np.array([day.isoformat() for day in days]),
         num_products=np.array([as_of[day] for day in days], np.int64),
         targets=Targets(targets[0], _rows_of(targets[1], products)),

@@ -1,6 +1,6 @@
 """Requests as the exported query tower takes them: strings and numbers of who asks (UEPPR III-C)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from uepp.config import HistoryConfig
-from uepp.data.histories import KINDS, history_path
+from uepp.data.histories import history_path
 from uepp.features.histories import pointers_of
 from uepp.features.raw import COORDINATES, PLACE, as_tensors, table_inputs
 from uepp.features.readers.history import history_inputs
@@ -24,6 +24,38 @@ _KIND_OF = {
 }
 
 
+class Texts:
+    """A text a row of a history table, in Arrow's memory: Python objects are made only of those that are looked at.
+
+    Args:
+        values: strings, or lists of them, which become lines of one text; null: empty.
+        rows: int64 [n], where each row's text is among the values; -1: an empty text. None: row by row.
+    """
+
+    def __init__(self, values: pa.Array, rows: np.ndarray | None = None) -> None:
+        self._values = values
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._values) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
+        """The texts of some rows, object [n]."""
+        if self._rows is not None:
+            rows = self._rows[which]
+            found = self._values.take(pa.array(rows, mask=rows < 0))
+        elif isinstance(which, slice):
+            found = self._values[which]
+        else:
+            found = self._values.take(pa.array(which, pa.int64()))
+        texts = [
+            "" if value is None else value if isinstance(value, str) else "\n".join(value)
+            for value in found.to_pylist()
+        ]
+        return np.array(texts, object)
+
+
 @dataclass(frozen=True)
 class PastEvents:
     """The history tables as texts.
@@ -33,7 +65,7 @@ class PastEvents:
         products: int64 product indexes of `clicks` and of `purchases`, one a row; -1 where the catalogue lacks it.
     """
 
-    texts: dict[str, np.ndarray]
+    texts: Mapping[str, Texts]
     products: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -44,28 +76,23 @@ def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
         directory: where they are.
         products: the catalogue, for titles and tags.
     """
-    tables = {kind: pq.read_table(history_path(directory, kind)) for kind in KINDS}
-    about = table_inputs(products, ["title", "tags"])
-    ids = products.column("product_id").combine_chunks()
 
-    def rows_of(kind: str) -> np.ndarray:
-        rows = pc.index_in(tables[kind].column("product_id").cast(pa.string()), ids.cast(pa.string()))
-        return np.asarray(pc.fill_null(rows, -1), np.int64)
+    def read(kind: str, name: str) -> pa.Array:
+        column = pq.read_table(history_path(directory, kind), columns=[name]).column(0)
+        return column.cast(pa.large_string()).combine_chunks()  # a long log's texts are more than 2 GB
 
-    rows = {kind: rows_of(kind) for kind in ("clicks", "purchases")}
-
-    def texts_of(kind: str, name: str) -> np.ndarray:
-        return np.array([*about[name], ""], object)[rows[kind]]
-
-    def column(kind: str, name: str) -> np.ndarray:
-        return np.array([text or "" for text in tables[kind].column(name).to_pylist()], object)
-
+    ids = products.column("product_id").cast(pa.large_string()).combine_chunks()
+    rows = {
+        kind: np.asarray(pc.fill_null(pc.index_in(read(kind, "product_id"), ids), -1), np.int64)
+        for kind in ("clicks", "purchases")
+    }
+    titles, tags = (products.column(name).combine_chunks() for name in ("title", "tags"))
     return PastEvents(
         {
-            "recent_searches": column("searches", "query"),
-            "recent_shops": column("clicks", "shop_id"),
-            "recent_titles": texts_of("clicks", "title"),
-            "purchased_tags": texts_of("purchases", "tags"),
+            "recent_searches": Texts(read("searches", "query")),
+            "recent_shops": Texts(read("clicks", "shop_id")),
+            "recent_titles": Texts(titles, rows["clicks"]),
+            "purchased_tags": Texts(tags, rows["purchases"]),
         },
         rows,
     )

@@ -133,6 +133,23 @@ class BM25:
                 bm25._index_extra_field(name)
         return bm25
 
+    def analyze_all(self) -> None:
+        """Analyse every field that `tune` may give a weight; it would do that itself."""
+        for name in EXTRA_FIELDS:
+            if self.strength == "tuned" and self._has_text(name):
+                self._index_extra_field(name)
+
+    def without(self, field: str) -> "BM25":
+        """The same catalogue without one of the fields beside title and tags. What was analysed is shared.
+
+        So two can be tuned for one analysis (`analyze_all`, first), and each for itself.
+        """
+        weights = {name: weight for name, weight in self.settings.weights.items() if name != field}
+        indexes = {name: index.copy() for name, index in self._indexes.items() if name != field}
+        other = BM25(self.strength, replace(self.settings, weights=weights), indexes, self.num_products)
+        other._texts = {name: texts for name, texts in self._texts.items() if name != field}
+        return other
+
     def search(
         self,
         queries: Sequence[str],
@@ -201,9 +218,8 @@ class BM25:
             raise ValueError("a loaded index cannot be tuned; build it from the catalogue")
         best = self._recall(requests, k, limit)
         tried: list[dict[str, Any]] = [{"setting": "start", "value": None, "recall": round(best, 4)}]
+        self.analyze_all()
         for setting, values in _GRID:
-            if setting in EXTRA_FIELDS and self.strength == "tuned" and self._has_text(setting):
-                self._index_extra_field(setting)
             if not self._offers(setting):
                 continue
             chosen = self.settings

@@ -1,5 +1,6 @@
 """A bm25s index that is assembled by numpy and takes a new k1 and b without new tokenisation."""
 
+import copy
 import logging
 from array import array
 from collections import defaultdict
@@ -83,6 +84,12 @@ class TermIndex(bm25s.BM25):  # type: ignore[misc]
         self.scores: dict[str, Any] = {"indices": products.astype(np.int32), "indptr": indptr, "num_docs": num_products}
         self.weigh(self.k1, self.b)
         return self.scores
+
+    def copy(self) -> "TermIndex":
+        """The same counts, to be weighed in another way."""
+        other = copy.copy(self)
+        other.scores = dict(self.scores)
+        return other
 
     def weigh(self, k1: float, b: float) -> None:
         """Compute every score anew for this k1 and b; only for an index that was built, not loaded."""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
@@ -16,18 +15,19 @@ from uepp.errors import InputError
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.boosting import Window, compare, plot_trade_off, trade_off
 from uepp.evaluation.recall import without_nan
-from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.requests import Requests
 from uepp.evaluation.segments import Segments, assign_segments
 from uepp.metrics import mean_over_days
-from uepp.pipeline.stored import read_run
+from uepp.pipeline.stored import read_run, read_windows
 from uepp.retrieval.boost_candidates import BoostCandidates
 from uepp.retrieval.boost_weights import TunedWeights, WeightSpace, similarity_spread, tune_weights
 from uepp.retrieval.boosting import BOOSTING, remove_boosting, write_boosting
-from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 from uepp.retrieval.export import open_export, rebuild_index
 from uepp.retrieval.quality import CLIP, QualityFeature, fit_quality, read_quality, standardized_quality
 from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import announced
+
+_MAX_REQUESTS = 5_000  # of a window: each is ranked for every weighting that is tried
 
 
 def boost(
@@ -72,16 +72,16 @@ def boost(
     console.print(f"  quality: {', '.join(feature.name for feature in features)}", soft_wrap=True, highlight=False)
 
     # ---------------------------------------------------------------------- weights, on the selection window
-    requests = {name: _requests(name, run_dir) for name in ("selection", "report")}
-    if len(requests["selection"]) < 2:
-        raise InputError(
-            f"{run_dir}: {len(requests['selection'])} requests with a target in the selection window; boosting is "
-            "tuned there and needs at least 2"
-        )
     with announced(console, "requests"):
-        selection, report = (_window(of_window, export_dir, config, quality) for of_window in requests.values())
-    plain = selection.candidates.rank(np.zeros(len(features)))
-    spread = similarity_spread(plain)
+        requests = read_windows(run_dir)
+        if len(requests["selection"]) < 2:
+            raise InputError(
+                f"{run_dir}: {len(requests['selection'])} requests with a target in the selection window; boosting is "
+                "tuned there and needs at least 2"
+            )
+        before = Towers(export_dir, config.history)
+        selection = _window(requests["selection"].take(_drawn(requests["selection"])), before, quality, settings.at)
+    spread = similarity_spread(selection.candidates.rank(np.zeros(len(features))))
     if spread <= 0:
         raise InputError(
             f"{run_dir}: the first {settings.at} products of the selection requests are equally similar "
@@ -89,11 +89,15 @@ def boost(
         )
     space = WeightSpace(quality, settings.max_boost * spread)
     with announced(console, "tuning of weights"):
+        selection.candidates.cover(space.bound)
         tuned = _tune(space, selection, settings.num_trials)
 
     # ---------------------------------------------------------------------- boost first, then the index
     is_boosted = bool(tuned.weights.any())
     facts = _facts(config, export_dir, features, tuned, space, spread, selection)
+    facts["tuned_on"]["of_requests"] = len(requests["selection"])
+    console.print(f"  {_counts(facts['tuned_on'])}", soft_wrap=True, highlight=False)
+    del selection  # its candidates may be gigabytes
     if is_boosted:
         kept = np.flatnonzero(tuned.weights > 0)
         written = {**facts, "features": [facts["features"][column] for column in kept]}
@@ -104,15 +108,20 @@ def boost(
         unboost(run_dir, console)
 
     # ---------------------------------------------------------------------- what it brings, on the report window
-    result: dict[str, Any] = {**facts, "is_boosted": is_boosted, "report": None, "trade_off": []}
-    if len(report.requests):
+    result: dict[str, Any] = {**facts, "is_boosted": is_boosted, "report": None}
+    result |= {"trade_off": [], "trade_off_requests": 0}
+    report = requests["report"]
+    if len(report) and tuned.best.any():
         with announced(console, "report"):
+            segments = assign_segments(report.queries, export_dir, config.evaluation.segments)
             if is_boosted:
-                before, after = (Towers(export_dir, config.history, is_boosted=boosted) for boosted in (False, True))
-                ks = config.evaluation.recall_at
-                result["report"] = compare(before, after, report.requests, report.segments, ks)
-            if tuned.best.any():
-                result["trade_off"] = trade_off(report, space, tuned.best, tuned.scale)
+                after = Towers(export_dir, config.history, is_boosted=True, like=before)
+                result["report"] = compare(before, after, report, segments, config.evaluation.recall_at)
+            drawn = _drawn(report)
+            followed = _window(report.take(drawn), before, quality, settings.at)
+            of_drawn = Segments(segments.labels[drawn], segments.rule)
+            result["trade_off"] = trade_off(followed, of_drawn, space, tuned.best, tuned.scale)
+            result["trade_off_requests"] = len(drawn)
     result = without_nan(result)
     with atomic_directory(run_dir / "boosting") as folder:
         write_json(folder / "trials.json", tuned.trials)
@@ -139,31 +148,36 @@ def _with(config: Config, run_dir: Path, **changes: Any) -> Config:
     return load_config(str(run_dir / "config.yaml"), overrides) if overrides else config
 
 
-def _requests(window: str, run_dir: Path) -> Requests:
-    _, _, mined = read_run(run_dir)
-    return load_requests(mined / "requests.parquet", window, pq.read_table(run_dir / "export" / "products.parquet"))
+def _drawn(requests: Requests) -> np.ndarray:
+    """Rows of at most `_MAX_REQUESTS` requests, always the same ones."""
+    if len(requests) <= _MAX_REQUESTS:
+        return np.arange(len(requests))
+    return np.sort(np.random.default_rng(1).choice(len(requests), _MAX_REQUESTS, replace=False))
 
 
-def _window(requests: Requests, export_dir: Path, config: Config, quality: np.ndarray) -> Window:
-    """Requests as query vectors, with their candidates and segments."""
-    vectors = read_vectors(export_dir)
-    queries, segments = np.empty((0, vectors.shape[1]), np.float32), Segments(np.empty(0, str), "no requests")
-    if len(requests):
-        queries = embed_queries(load_tower(export_dir / "query_tower"), requests.raw, config.history)
-        segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
-    candidates = BoostCandidates(queries, vectors, requests.num_products, quality, config.boosting.at)
-    return Window(requests, candidates, segments)
+def _window(requests: Requests, towers: Towers, quality: np.ndarray, at: int) -> Window:
+    """Requests with their candidates for the first `at` products."""
+    queries = towers.embed(requests.raw)
+    return Window(requests, BoostCandidates(queries, towers.vectors, requests.num_products, quality, at))
+
+
+def _counts(tuned_on: dict[str, Any]) -> str:
+    """What the weights were tuned on, and what that took."""
+    number, every = tuned_on["num_requests"], tuned_on["of_requests"]
+    of = "" if number == every else f" of {every:,}, drawn,"
+    compared = tuned_on["num_compared"]
+    whole = f"; {compared:,} rankings took the whole catalogue, for want of memory" if compared else ""
+    return f"tuned on {number:,}{of} selection requests; {tuned_on['num_candidates']:,} candidates{whole}"
 
 
 def _tune(space: WeightSpace, selection: Window, num_trials: int) -> TunedWeights:
-    requests, candidates = selection.requests, selection.candidates
     with Progress(transient=True) as progress:
         task = progress.add_task("weights", total=None)
         return tune_weights(
             space,
-            lambda weights: selection.recalls(candidates.rank(weights)),
-            requests.queries,
-            requests.day,
+            selection.boosted_recalls,
+            selection.requests.queries,
+            selection.requests.day,
             num_trials,
             lambda: progress.advance(task),
         )
@@ -203,6 +217,8 @@ def _facts(
             "window": "selection",
             "measure": f"recall@{settings.at}",
             "num_requests": len(selection.requests),
+            "num_candidates": selection.candidates.num_entries,
+            "num_compared": selection.candidates.num_compared,
             "num_trials": len(tuned.trials),
             "scale": tuned.scale,
             "held_out": tuned.held_out,

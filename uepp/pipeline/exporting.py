@@ -6,11 +6,16 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+import uepp
+from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
 from uepp.config import save_config
 from uepp.data.schema import read_products
+from uepp.errors import InputError
 from uepp.evaluation.baselines import lexical_texts
 from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.systems import settings_of
 from uepp.features.fitted import Fitted
+from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.pipeline.stored import config_with_index, generated_queries, read_run
@@ -33,15 +38,16 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
     products = read_products(Path(facts["data"]))
     fitted = Fitted.load(run_dir / "features", config.features)
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
-    bm25, lexical = {}, None
+    bm25: dict[str, dict[str, Any]] = {}
+    lexical = None
     if tune:
         with announced(console, "tuning of BM25", run_dir=run_dir):
             selection = load_requests(mined / "requests.parquet", "selection", products)
-            bm25["bm25"], lexical = _tune_bm25(products, selection)
-            if generated is not None:
-                bm25["bm25_expanded"], expanded = _tune_bm25(products, selection, generated)
-                if bm25["bm25_expanded"].get("recall@100", 0) > bm25["bm25"].get("recall@100", 0):
-                    lexical = expanded
+            made_of = [Path(facts["data"]) / "products.parquet", mined / "requests.parquet"]
+            if fitted.text_encoder is not None and generated is not None:
+                made_of.append(fitted.text_encoder / GENERATED)
+            version = fingerprint("bm25", [sha256(path) for path in made_of], uepp.__version__)
+            bm25, lexical = _tune_bm25(run_dir / "export", version, products, selection, generated)
     was_boosted = (run_dir / "export" / BOOSTING).exists()
     with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
@@ -80,13 +86,55 @@ def export_index(run_dir: Path, index: str, console: Console) -> None:
 
 
 def _tune_bm25(
-    products: pa.Table, selection: Requests, generated: pa.Table | None = None
-) -> tuple[dict[str, Any], BM25]:
-    """Chosen settings for `bm25.json`, and the index that has them."""
-    index = BM25.build(lexical_texts(products, generated), "tuned")
+    export_dir: Path, version: str, products: pa.Table, selection: Requests, generated: pa.Table | None
+) -> tuple[dict[str, dict[str, Any]], BM25]:
+    """What is chosen for `bm25.json`, with generated queries also for `bm25_expanded.json`, and the better one's index.
+
+    Args:
+        export_dir: of an earlier export, whose choice holds where its version is the same.
+        version: of all that the choice depends on.
+        products: the catalogue.
+        selection: requests to choose on.
+        generated: queries that a model generated for the products; none: there are none.
+    """
+    names = ["bm25"] if generated is None else ["bm25", "bm25_expanded"]
+    chosen = _kept(export_dir, names, version)
+    if not chosen:
+        indexes = {"bm25": BM25.build(lexical_texts(products, generated), "tuned")}
+        if generated is not None:
+            indexes["bm25_expanded"] = indexes["bm25"]
+            indexes["bm25_expanded"].analyze_all()
+            indexes["bm25"] = indexes["bm25_expanded"].without("generated")
+        chosen = {name: {"version": version, **_choose(indexes[name], selection)} for name in names}
+        return chosen, indexes[_better(chosen)]
+    better = _better(chosen)
+    texts = lexical_texts(products, generated if better == "bm25_expanded" else None)
+    return chosen, BM25.build(texts, "tuned", settings_of(chosen[better]))
+
+
+def _kept(export_dir: Path, names: list[str], version: str) -> dict[str, dict[str, Any]]:
+    """What an earlier export chose, where all of it holds and is as it was written; else nothing."""
+    try:
+        files = read_json(export_dir / MANIFEST)["files"]
+        kept = {name: read_json(export_dir / f"{name}.json") for name in names}
+        is_kept = all(
+            one["version"] == version and files[f"{name}.json"] == sha256(export_dir / f"{name}.json")
+            for name, one in kept.items()
+        )
+    except (InputError, KeyError, TypeError):  # another version's, or damaged: that is what an export mends
+        return {}
+    return kept if is_kept else {}
+
+
+def _choose(index: BM25, selection: Requests) -> dict[str, Any]:
+    """Settings for an index, which has them then."""
     if not len(selection):
         start = index.settings
-        return {"strength": "tuned", "k1": start.k1, "b": start.b, "weights": start.weights}, index
-    limit = int(selection.num_products.max())
+        return {"strength": "tuned", "k1": start.k1, "b": start.b, "weights": start.weights}
     requests = list(zip(selection.queries, selection.target_lists(), strict=True))
-    return index.tune(requests, limit=limit), index
+    return index.tune(requests, limit=int(selection.num_products.max()))
+
+
+def _better(chosen: dict[str, dict[str, Any]]) -> str:
+    """Which one found more on the selection days; of equal ones the first, which needs no generated queries."""
+    return max(chosen, key=lambda name: float(chosen[name].get("recall@100", 0)))

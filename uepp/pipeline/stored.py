@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from uepp.artifacts import read_json
 from uepp.config import Config, load_config
 from uepp.errors import InputError
+from uepp.evaluation.requests import REQUEST_COLUMNS, Requests, load_requests
+from uepp.features.requests import load_past_events
 from uepp.features.text_encoder import GENERATED
 from uepp.index_families import parse_spec
 from uepp.retrieval.export import check_is_run
@@ -27,6 +29,16 @@ def read_run(run_dir: Path) -> tuple[Config, dict[str, Any], Path]:
             f"{run_dir}: this run has not been trained; finish it with: uepp train --run {run_dir} --resume"
         )
     return load_config(str(run_dir / "config.yaml")), facts, run_dir / "mined" / facts["mined"]
+
+
+def read_windows(run_dir: Path) -> dict[str, Requests]:
+    """The requests of a run's windows `selection` and `report`, with the catalogue of its export."""
+    _, _, mined = read_run(run_dir)
+    products = pq.read_table(run_dir / "export" / "products.parquet", columns=list(REQUEST_COLUMNS))
+    past = load_past_events(mined, products)
+    return {
+        window: load_requests(mined / "requests.parquet", window, products, past) for window in ("selection", "report")
+    }
 
 
 def config_with_index(run_dir: Path, index: str | None) -> Config:

@@ -13,7 +13,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 
 import uepp
@@ -21,9 +20,8 @@ from uepp.artifacts import atomic_file, fingerprint, read_json, write_json
 from uepp.config import load_config, save_config
 from uepp.errors import InputError
 from uepp.evaluation.recall import without_nan
-from uepp.evaluation.requests import Requests, load_requests
 from uepp.index_families import AUTO, FAMILIES
-from uepp.pipeline.stored import read_run
+from uepp.pipeline.stored import read_run, read_windows
 from uepp.retrieval.ann import Builds, Reference
 from uepp.retrieval.ann_report import as_markdown, plot_trials
 from uepp.retrieval.boosting import read_boosting
@@ -44,7 +42,7 @@ def tune(
     console: Console,
     *,
     budget_ms: float = 20.0,
-    at: int = 1_000,
+    at: int | None = None,
     num_trials: int = 60,
     families: Sequence[str] | None = None,
     seconds: float | None = None,
@@ -59,10 +57,11 @@ def tune(
         run_dir: a run with an export.
         console: for progress.
         budget_ms: p99 of a query on one thread, without the tower, that must not be exceeded.
-        at: K of the overlap with exact search that is maximised.
+        at: K of the overlap with exact search that is maximised; none: what serving searches, `serving.depth`.
         num_trials: operating points to measure for this budget, those of earlier calls included.
         families: which to try; none: all.
-        seconds: no trial begins after so many.
+        seconds: no trial begins after so many, nor goes on building a graph that would not be done by then; the choice
+            comes after them.
 
     Raises:
         InputError: no export, a K beyond the catalogue, an unknown family, too few requests, or a budget that no point
@@ -71,13 +70,18 @@ def tune(
     begin = time.monotonic()
     export_dir = open_export(run_dir)
     manifest = read_json(export_dir / "manifest.json")
-    _, _, mined = read_run(run_dir)
+    config, _, mined = read_run(run_dir)
     vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
     tried = _families(families)
+    depth = min(config.serving.depth, len(vectors))
+    at = depth if at is None else at
     if not 1 <= at <= len(vectors):
         raise InputError(f"--at {at}: must be from 1 to the number of products, {len(vectors):,}")
     if not 0 < budget_ms < math.inf:
         raise InputError(f"--budget-ms {budget_ms:g}: must be a number above 0")
+    if at != depth:
+        note = f"tuned for the first {at:,} products, but serving searches for {depth:,} (serving.depth): --at {depth}"
+        console.print(f"  note: {note}", soft_wrap=True, highlight=False)
 
     # ------------------------------------------------------------------------------- requests, and exact search
     with announced(console, "requests"):
@@ -102,7 +106,7 @@ def tune(
             task,
             log,
             num_trials,
-            is_late=lambda: seconds is not None and time.monotonic() - begin > seconds,
+            left=lambda: math.inf if seconds is None else begin + seconds - time.monotonic(),
             say=lambda line: console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False),
             when=_now,
         )
@@ -169,12 +173,11 @@ def load_references(
         at: K of the exact search.
         names: which are wanted.
     """
-    config, _, mined = read_run(run_dir)
+    config, _, _ = read_run(run_dir)
     export_dir = run_dir / "export"
     vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
-    products = pq.read_table(export_dir / "products.parquet")
     tower = load_tower(export_dir / "query_tower")
-    selection, report = (load_requests(mined / "requests.parquet", name, products) for name in ("selection", "report"))
+    selection, report = read_windows(run_dir).values()
     is_held_out = np.array([_share(query) < _HELD_OUT_SHARE for query in selection.queries], bool)
     chosen = {
         TUNED_ON: (selection, np.flatnonzero(~is_held_out)),
@@ -189,21 +192,15 @@ def load_references(
         if not len(rows):
             references[name] = Reference.none()
             continue
-        queries = embed_queries(tower, requests.raw.take(rows), config.history)
-        references[name] = Reference.make(queries, vectors, boosting, *_targets(requests, rows), at)
+        drawn = requests.take(rows)
+        queries = embed_queries(tower, drawn.raw, config.history)
+        targets = drawn.targets
+        references[name] = Reference.make(queries, vectors, boosting, targets.request, targets.product_index, at)
     return references
 
 
 def _share(query: str) -> float:
     return int(hashlib.md5(query.encode()).hexdigest()[:8], 16) / 16**8
-
-
-def _targets(requests: Requests, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of request and bought product, for some of the requests, which are numbered anew."""
-    place = np.full(len(requests), -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    is_in = place[requests.targets.request] >= 0
-    return place[requests.targets.request[is_in]], requests.targets.product_index[is_in]
 
 
 def _content_key(export_dir: Path) -> str:

@@ -1,7 +1,8 @@
 """What an approximate index loses and what it costs, against exact search (UEPPR V)."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,19 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from uepp.artifacts import read_json, write_json
+from uepp.artifacts import atomic_file, read_json, write_json
 from uepp.index_families import IndexSpec
 from uepp.metrics import recall_at, target_positions
 from uepp.retrieval.boosting import Boosting
-from uepp.retrieval.index import build_index, read_index, search_exact_chunks, set_search, write_index
+from uepp.retrieval.index import (
+    build_index,
+    read_index,
+    search_exact_chunks,
+    set_search,
+    train_cells,
+    with_store,
+    write_index,
+)
 from uepp.retrieval.product_index import ProductIndex
 from uepp.retrieval.vectors import ProductVectors
 
@@ -21,6 +30,8 @@ _EXACT_CHUNK_ROWS = 262_144
 _SEARCHED_AT_ONCE = 256
 _WARM_UP = 10
 _LOOK_AHEAD = 20
+_KEPT_BYTES = 10 * 2**30
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -154,50 +165,118 @@ def latency(milliseconds: np.ndarray) -> dict[str, float]:
 class Builds:
     """Indexes by what they were built with, on disk, so that each is built once.
 
+    What several of them have in common is made once: the cells of every family, and the codes that are re-ranked.
+
     Args:
         folder: where they are kept; the vectors must stay what they are.
         vectors: what is indexed.
         boosting: of the vectors.
+        max_bytes: what `trim` leaves.
     """
 
-    def __init__(self, folder: Path, vectors: ProductVectors, boosting: Boosting | None) -> None:
+    def __init__(
+        self, folder: Path, vectors: ProductVectors, boosting: Boosting | None, max_bytes: int = _KEPT_BYTES
+    ) -> None:
         self._folder = folder
         self._vectors = vectors
         self._boosting = boosting
+        self._max_bytes = max_bytes
         self._loaded: tuple[str, Any] | None = None
 
-    def index(self, spec: IndexSpec) -> ProductIndex:
-        """The index of a resolved spec; one is in memory at a time."""
+    def index(self, spec: IndexSpec, max_seconds: float = math.inf) -> ProductIndex:
+        """The index of a resolved spec; one is in memory at a time.
+
+        Args:
+            spec: resolved.
+            max_seconds: see `build_index`.
+
+        Raises:
+            TooLongError: it is not built yet, and would take longer.
+        """
         path = self.path(spec)
         if self._loaded is None or self._loaded[0] != path.name:
             self._loaded = None  # before the next one is there
-            self._loaded = (path.name, self._load(spec, path))
+            self._loaded = (path.name, self._load(spec, max_seconds))
         index = self._loaded[1]
         set_search(index, spec)
         return ProductIndex(index, spec, self._vectors, self._boosting)
 
     def facts(self, spec: IndexSpec) -> dict[str, float]:
-        """`build_seconds` on all cores, and `bytes_per_vector` of the index file."""
+        """What an index costs.
+
+        Returns:
+            `build_seconds` on all cores, from nothing; `bytes_per_vector` of the index file; `memory_per_vector`, all
+            bytes that searches read: the index, bonuses, and the vectors where the index's own scores are not exact.
+        """
         self.index(spec)
-        facts = read_json(self.path(spec).with_suffix(".json"))
-        return {name: facts[name] for name in ("build_seconds", "bytes_per_vector")}
+        facts = read_json(self._about(spec))
+        size = facts["bytes_per_vector"]
+        vector = 0 if spec.has_exact_scores else _FLOAT_BYTES * self._vectors.own_dim
+        bonus = 0 if self._boosting is None else _FLOAT_BYTES
+        return {
+            "build_seconds": facts["build_seconds"],
+            "bytes_per_vector": size,
+            "memory_per_vector": size + vector + bonus,
+        }
 
     def path(self, spec: IndexSpec) -> Path:
         """The index file of a resolved spec."""
         name = str(spec.only("build")).replace(":", "-").replace(",", "-").replace("=", "")
         return self._folder / f"{name}.faiss"
 
-    def _load(self, spec: IndexSpec, path: Path) -> Any:
-        about = path.with_suffix(".json")
+    def trim(self, kept: Iterable[IndexSpec]) -> None:
+        """Remove index files, the oldest first, until there are `max_bytes` of them, but none of some specs.
+
+        Args:
+            kept: resolved; the index that is loaded stays, too.
+        """
+        names = {self.path(spec).name for spec in kept} | ({self._loaded[0]} if self._loaded else set())
+        files = sorted(self._folder.glob("*.faiss"), key=lambda path: path.stat().st_mtime)
+        excess = sum(path.stat().st_size for path in files) - self._max_bytes
+        for path in files:
+            if excess > 0 and path.name not in names:
+                excess -= path.stat().st_size
+                path.with_suffix(".json").unlink(missing_ok=True)  # first: it says that the index is there
+                path.unlink()
+
+    def _about(self, spec: IndexSpec) -> Path:
+        return self.path(spec).with_suffix(".json")
+
+    def _load(self, spec: IndexSpec, max_seconds: float = math.inf) -> Any:
+        path, about = self.path(spec), self._about(spec)
         if about.exists():  # written last
             return read_index(path)
-        begin = time.perf_counter()
-        index = build_index(self._vectors, spec)
-        seconds = time.perf_counter() - begin
+        index, seconds = self._build(spec, max_seconds)
         write_index(index, path)
         size = path.stat().st_size / len(self._vectors)
         write_json(about, {"index": str(spec.only("build")), "build_seconds": seconds, "bytes_per_vector": size})
         return index
+
+    def _build(self, spec: IndexSpec, max_seconds: float) -> tuple[Any, float]:
+        """An index, and the seconds that it would have taken from nothing."""
+        if spec.codes is not None:
+            codes = self._load(spec.codes)
+            before: float = read_json(self._about(spec.codes))["build_seconds"]
+            begin = time.perf_counter()
+            index = with_store(codes, self._vectors, spec)
+            return index, before + time.perf_counter() - begin
+        cells, before = self._cells(spec.number("nlist")) if "nlist" in spec.values else (None, 0.0)
+        begin = time.perf_counter()
+        index = build_index(self._vectors, spec, cells=cells, max_seconds=max_seconds)
+        return index, before + time.perf_counter() - begin
+
+    def _cells(self, number: int) -> tuple[np.ndarray, float]:
+        """`train_cells`, and the seconds that it took."""
+        path = self._folder / f"cells-{number}.npz"
+        if path.exists():
+            with np.load(path) as kept:
+                return kept["cells"], float(kept["seconds"])
+        begin = time.perf_counter()
+        cells = train_cells(self._vectors, number)
+        seconds = time.perf_counter() - begin
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, cells=cells, seconds=seconds)
+        return cells, seconds
 
 
 def compare(
@@ -223,7 +302,7 @@ def compare(
 
     Returns:
         A row for each spec, in their order: `index`, what `accuracy` and `latency` give, `queries_per_second`,
-        `build_seconds`, `bytes_per_vector`.
+        and `facts` of the build.
     """
     k = max(ks)
     by_build = sorted(range(len(specs)), key=lambda number: builds.path(specs[number]).name)

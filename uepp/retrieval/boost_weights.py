@@ -102,7 +102,7 @@ class TunedWeights:
 
 def tune_weights(
     space: WeightSpace,
-    recalls: Callable[[np.ndarray], np.ndarray],
+    recalls: Callable[[np.ndarray, np.ndarray], np.ndarray],
     queries: Sequence[str],
     day: np.ndarray,
     num_trials: int,
@@ -118,7 +118,8 @@ def tune_weights(
 
     Args:
         space: the allowed weights.
-        recalls: of weights float [F], each request's recall, float64 [R].
+        recalls: of weights float [F] and of bool [R], the requests that are asked for, each request's recall, float64
+            [R], NaN where it was not asked for.
         queries: [R], at least two.
         day: [R]; recall is the mean of each day, then over days.
         num_trials: weightings to try, a fold.
@@ -130,7 +131,7 @@ def tune_weights(
     for number in range(int(fold.max()) + 1):
 
         def recall(weights: np.ndarray, is_in: np.ndarray = fold != number, number: int = number) -> float:
-            value = mean_over_days(np.where(is_in, recalls(weights), np.nan), day)
+            value = mean_over_days(recalls(weights, is_in), day)
             range_ = space.boost_range(weights)
             trials.append({"fold": number, "weights": weights.tolist(), "boost_range": range_, "recall": value})
             progress()
@@ -141,7 +142,10 @@ def tune_weights(
         best = max(own, key=lambda trial: (trial["recall"], -trial["boost_range"]))
         found.append(np.array(best["weights"]))
 
-    found_elsewhere = {scale: np.choose(fold, [recalls(scale * weights) for weights in found]) for scale in SCALES}
+    found_elsewhere: dict[float, np.ndarray] = {}
+    for scale in SCALES:
+        of_folds = [recalls(scale * weights, fold == number) for number, weights in enumerate(found)]
+        found_elsewhere[scale] = np.choose(fold, of_folds)
     recall_of = {scale: mean_over_days(values, day) for scale, values in found_elsewhere.items()}
     best_scale = max(SCALES, key=lambda scale: (recall_of[scale], -scale))
     held_out: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uepp.artifacts import read_json, write_json
+from uepp.artifacts import atomic_file, read_json, write_json
 from uepp.errors import InputError
 
 BOOSTING = "boosting.json"
@@ -104,7 +104,8 @@ def write_boosting(folder: Path, quality: np.ndarray, facts: dict[str, Any]) -> 
         quality: float32 [N, F].
         facts: content of `boosting.json`; `features` has `name` and `weight` of each.
     """
-    np.save(folder / QUALITY, np.ascontiguousarray(quality, np.float32))
+    with atomic_file(folder / QUALITY) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(quality, np.float32))
     write_json(folder / BOOSTING, facts)
 
 

@@ -76,7 +76,8 @@ def load_into_milvus(
 
     The products go into a new collection with an index by inner product; its name is that of the alias, the run's id
     and a digest of the export. The alias moves only after every product was counted, and the collection that it
-    named before is dropped after that. So those who search by the alias never see a part of an export.
+    named before is dropped after that, with what loads for this alias left that were stopped. So those who search by
+    the alias never see a part of an export, and nothing of one stays. One load for an alias at a time.
 
     Args:
         run_dir: a run with an export.
@@ -109,6 +110,7 @@ def load_into_milvus(
         before = _behind(client, collection)
         name = f"{collection}_{facts['run_id'][:8]}_{facts['content'][:8]}"
         if before == name:
+            _drop_left(client, collection, name)
             return name
         if client.has_collection(name):  # what a load that was stopped left
             client.drop_collection(name)
@@ -132,12 +134,15 @@ def load_into_milvus(
             progress.advance(task, table.num_rows)
         client.flush(name)
         client.load_collection(name)
-        found = int(client.query(name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+        # by default a server answers as of some seconds ago, when not all was there
+        counted = client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        found = int(counted[0]["count(*)"])
         if found != facts["num_products"]:
             raise InputError(f"{uri}: collection {name} has {found:,} of {facts['num_products']:,} products")
         (client.alter_alias if before else client.create_alias)(name, collection)
         if before:
             client.drop_collection(before)
+        _drop_left(client, collection, name)
     except MilvusException as error:
         raise InputError(f"{uri}: Milvus says: {' '.join(str(error.message).split())}") from None
     finally:
@@ -155,6 +160,14 @@ def _behind(client: Any, alias: str) -> str | None:
         if alias in client.list_aliases(name)["aliases"]:
             return str(name)
     return None
+
+
+def _drop_left(client: Any, alias: str, name: str) -> None:
+    """Drop what loads left that did not end: but for `name`, collections named as ours for this alias, without one."""
+    ours = re.compile(rf"{re.escape(alias)}_[0-9a-f]{{8}}_[0-9a-f]{{8}}")
+    for other in client.list_collections():
+        if other != name and ours.fullmatch(other) and not client.list_aliases(other)["aliases"]:
+            client.drop_collection(other)
 
 
 def _facts(export: Path) -> dict[str, Any]:

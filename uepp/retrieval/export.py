@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 import uepp
-from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
+from uepp.artifacts import check_manifest, link, read_json, write_json, write_manifest
 from uepp.config import Config, ExportConfig
 from uepp.data.places import write_last_places
 from uepp.errors import InputError
@@ -171,19 +171,33 @@ def rebuild_index(
 def changed_copy(directory: Path, seen: dict[str, Any] | None = None) -> Iterator[Path]:
     """A copy of an export to change; when the block ends it gets a manifest of its own and replaces the export.
 
+    What stays is neither copied nor read again: its files are links to those of the export (`link`), so whoever changes
+    one puts a new file in its place.
+
     Args:
         directory: the export.
-        seen: manifest of the export that the change was made for; none: it fits any.
+        seen: manifest of the export that the change was made for, which was checked then; none: it fits any.
 
     Raises:
         InputError: a damaged export, another writer, or one that has replaced it since.
     """
     with replacing(directory, seen) as folder:
-        manifest = check_manifest(directory)
-        manifest.pop("files")
-        shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        facts = dict(check_manifest(directory) if seen is None else seen)
+        files: dict[str, str] = facts.pop("files")
+        shutil.copytree(directory, folder, dirs_exist_ok=True, copy_function=link)
+        before = {name: _identity(folder / name) for name in files}
         yield folder
-        write_manifest(folder, **manifest)
+        known = {name: digest for name, digest in files.items() if _identity(folder / name) == before[name]}
+        write_manifest(folder, known, **facts)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What is another one as soon as a file has another content; none: there is no such file."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def check_is_run(run_dir: Path) -> None:

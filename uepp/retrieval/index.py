@@ -1,6 +1,8 @@
 """The Faiss index over product vectors, by inner product (UEPPR V): built in chunks, merged, searched."""
 
+import math
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,33 +11,58 @@ from typing import Any, TypeVar
 import faiss
 import numpy as np
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from uepp.artifacts import atomic_file
 from uepp.index_families import FAMILIES, IndexSpec
-from uepp.retrieval.vectors import CHUNK_ROWS, ProductVectors
+from uepp.retrieval.vectors import ProductVectors
 
 T = TypeVar("T")
 
 _SEED = 1
 _TRAINING_ROWS_PER_CELL = 64
 _MIN_TRAINING_ROWS = 16_384
+_CODE_TRAINING_ROWS = 4_096  # what Faiss takes at most: 256 for each of 16 codes
+_GROWN_AT_ONCE = 16_384
 _MIN_MATRIX_QUERIES = 20
 
 
-def build_index(vectors: ProductVectors, spec: IndexSpec) -> faiss.Index:
+class TooLongError(Exception):
+    """An index was given up, since building it would take longer than allowed.
+
+    Attributes:
+        seconds: that it would take, as far as one can say from its beginning.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.0f} s or more")
+        self.seconds = seconds
+
+
+def build_index(
+    vectors: ProductVectors, spec: IndexSpec, *, cells: np.ndarray | None = None, max_seconds: float = math.inf
+) -> faiss.Index:
     """Index a catalogue.
 
     Each shard becomes an index of its own that is put behind those before it (what processes of their own can do
-    likewise, with `train_index`, `add` and `merge`); a family that cannot be merged grows in one piece. Beside the
-    index there is one chunk of vectors in memory, and in training its sample.
+    likewise, with `train_index`, `add` and `merge`); a family that cannot be merged grows in one piece, and one that
+    re-ranks gets its store when its codes are there. Beside the index there is one chunk of vectors in memory, and in
+    training its sample.
 
     Args:
         vectors: what to index.
         spec: resolved for these vectors.
+        cells: of `train_cells`, where they were trained before; none: they are trained.
+        max_seconds: that an index may grow which cannot be merged; the others take minutes at most.
+
+    Raises:
+        TooLongError: it would take more than `max_seconds`.
     """
-    empty = train_index(vectors, spec)
+    if spec.codes is not None:
+        return with_store(build_index(vectors, spec.codes, cells=cells), vectors, spec)
+    empty = train_index(vectors, spec, cells)
     if not FAMILIES[spec.family].merges:
-        add(empty, _shown(vectors.chunks(), spec.family, len(vectors) / CHUNK_ROWS))
+        _grow(empty, vectors, spec, max_seconds)
         return empty
     index = faiss.clone_index(empty)
     for begin, end in _shown(vectors.parts, spec.family, len(vectors.parts)):
@@ -45,22 +72,60 @@ def build_index(vectors: ProductVectors, spec: IndexSpec) -> faiss.Index:
     return index
 
 
-def train_index(vectors: ProductVectors, spec: IndexSpec) -> faiss.Index:
+def train_cells(vectors: ProductVectors, number: int) -> np.ndarray:
+    """Centres of the cells that a catalogue is divided into, float32 [number, D], the same for the same vectors.
+
+    By the k-means that all families with cells share, of a sample of 64 products a cell, at least 16,384.
+    """
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.dim), vectors.dim, number, faiss.METRIC_INNER_PRODUCT)
+    _seed(index.cp)
+    index.train(vectors.sample(max(_TRAINING_ROWS_PER_CELL * number, _MIN_TRAINING_ROWS), _SEED))
+    centres: np.ndarray = index.quantizer.reconstruct_n(0, number)
+    return centres
+
+
+def train_index(vectors: ProductVectors, spec: IndexSpec, cells: np.ndarray | None = None) -> faiss.Index:
     """An empty index that products can be added to, the same for the same vectors and spec.
 
-    Cells and codes are learned from a sample of 64 products a cell, at least 16,384.
+    Args:
+        vectors: what cells and codes are learned from.
+        spec: resolved, of a family that does not re-rank.
+        cells: see `build_index`.
     """
     index = _untrained(spec, vectors.dim)
     set_search(index, spec)
     ivf = _ivf(index)
     if ivf is None:
         return index
-    clusterings = [ivf.cp, ivf.pq.cp] if "subquantizers" in spec.values else [ivf.cp]
-    for clustering in clusterings:
-        clustering.seed = _SEED
-        clustering.min_points_per_centroid = 1  # few products are no reason for a warning on standard error
-    number = max(_TRAINING_ROWS_PER_CELL * spec.number("nlist"), _MIN_TRAINING_ROWS)
-    index.train(vectors.sample(number, _SEED))
+    if cells is None:
+        cells = train_cells(vectors, spec.number("nlist"))
+    ivf.quantizer.add(np.pad(cells, [(0, 0), (0, ivf.d - vectors.dim)]))
+    # Cells that are there are not trained again, so what is left are codes, if any.
+    if "subquantizers" not in spec.values:
+        index.train(cells)
+        return index
+    _seed(ivf.pq.cp)
+    with threadpool_limits(1):  # a k-means of 16 centres for each part: threads would only wait for each other
+        index.train(vectors.sample(_CODE_TRAINING_ROWS, _SEED))
+    return index
+
+
+def with_store(codes: faiss.Index, vectors: ProductVectors, spec: IndexSpec) -> faiss.Index:
+    """An index that re-ranks what its codes find (UEPPR V).
+
+    Args:
+        codes: the index of `spec.codes`, with all products; it becomes part of the new one.
+        vectors: the same.
+        spec: resolved, of a family that re-ranks.
+    """
+    store: faiss.Index
+    if spec.values["store"] == "flat":
+        store = faiss.IndexFlatIP(vectors.dim)
+    else:
+        store = faiss.IndexScalarQuantizer(vectors.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    add(store, vectors.chunks())
+    index = faiss.IndexRefine(codes, store)
+    set_search(index, spec)
     return index
 
 
@@ -75,15 +140,10 @@ def merge(index: Any, part: Any) -> None:
 
     Both must come from one trained index of a family that merges.
     """
-    first = index.ntotal
-    if isinstance(index, faiss.IndexRefine):
-        merge(faiss.downcast_index(index.base_index), faiss.downcast_index(part.base_index))
-        merge(faiss.downcast_index(index.refine_index), faiss.downcast_index(part.refine_index))
-        index.ntotal, part.ntotal = index.base_index.ntotal, 0
-    elif _ivf(index) is None:
+    if _ivf(index) is None:
         index.merge_from(part)  # products of a plain list are numbered by their place
     else:
-        index.merge_from(part, first)
+        index.merge_from(part, index.ntotal)
 
 
 def set_search(index: Any, spec: IndexSpec) -> None:
@@ -165,6 +225,23 @@ def search_exact_chunks(queries: np.ndarray, chunks: Iterable[np.ndarray], k: in
     return best_rows, best_scores
 
 
+def _grow(index: faiss.Index, vectors: ProductVectors, spec: IndexSpec, max_seconds: float) -> None:
+    """Add all products to a graph, as long as it seems to be done in time: each costs a walk, of log(n) steps."""
+    begin, number = time.monotonic(), len(vectors)
+    for chunk in _shown(vectors.chunks(rows=_GROWN_AT_ONCE), spec.family, number / _GROWN_AT_ONCE):
+        add(index, [chunk])
+        done = index.ntotal
+        if done < number:
+            seconds = (time.monotonic() - begin) * number * math.log(number) / (done * math.log(done))
+            if seconds > max_seconds:
+                raise TooLongError(seconds)
+
+
+def _seed(clustering: Any) -> None:
+    clustering.seed = _SEED
+    clustering.min_points_per_centroid = 1  # few products are no reason for a warning on standard error
+
+
 def _shown(things: Iterable[T], what: str, number: float) -> Iterable[T]:
     """With a bar, where somebody looks."""
     return track(things, what, number, transient=True, disable=not sys.stdout.isatty())
@@ -185,15 +262,7 @@ def _untrained(spec: IndexSpec, dim: int) -> faiss.Index:
     # All parts have the same width; zeros behind the vector change no inner product.
     padding = f"Pad{-(-dim // parts) * parts}," if dim % parts else ""
     codes = f"{padding}{cells},PQ{parts}x4fs{'r' if spec.values['residual'] else ''}"
-    coded = faiss.index_factory(dim, codes, faiss.METRIC_INNER_PRODUCT)
-    if spec.family == "ivf-pq-fastscan":
-        return coded
-    store: faiss.Index
-    if spec.values["store"] == "flat":
-        store = faiss.IndexFlatIP(dim)
-    else:
-        store = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    return faiss.IndexRefine(coded, store)
+    return faiss.index_factory(dim, codes, faiss.METRIC_INNER_PRODUCT)
 
 
 def _ivf(index: faiss.Index) -> Any:

@@ -1,13 +1,15 @@
 """From trials to the operating point that is served: chosen on held-out requests, compared with Faiss' defaults."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from uepp.errors import InputError
 from uepp.index_families import FAMILIES, IndexSpec, faiss_defaults
 from uepp.retrieval.ann import Builds, Reference, accuracy, compare, latency, search_all, time_queries
-from uepp.retrieval.trials import Trial, TrialLog, choose, shortlist
+from uepp.retrieval.index import TooLongError
+from uepp.retrieval.trials import GIVE_UP, Trial, TrialLog, choose, shortlist
 from uepp.retrieval.tuning import Tuner
 
 TUNED_ON = "tuned_on"
@@ -18,7 +20,6 @@ AS_FAST = "as fast as "
 
 _TIMED = 300
 _PASSES = 3
-_GIVE_UP = 3.0
 _MARGINS = (0.9, 0.8, 0.65)
 
 
@@ -82,27 +83,37 @@ def run_trials(
     log: TrialLog,
     num_trials: int,
     *,
-    is_late: Callable[[], bool] = lambda: False,
+    left: Callable[[], float] = lambda: math.inf,
     say: Callable[[str], None] = lambda _: None,
     **about: Any,
 ) -> None:
-    """Measure operating points until there are `num_trials` of this budget; Faiss' defaults are always measured.
+    """Measure operating points until there are `num_trials` of this budget; Faiss' defaults are measured in any case.
+
+    Only a graph that would take longer to build than there is time is passed over, default or not: nothing else takes
+    long.
 
     Args:
         task: what is tuned.
         log: of trials, also of earlier calls.
         num_trials: of this budget, those of earlier calls included.
-        is_late: whether no further trial may begin.
+        left: seconds in which further trials may begin.
         say: is told a line for each.
         about: facts to record with each, or functions that give them.
     """
     tuner = Tuner(log, task.num_products, task.dim, task.at, task.budget_ms, task.families)
     done = sum(trial.budget_ms == task.budget_ms for trial in log.trials)
     for spec, is_default in tuner.proposals():
-        if not is_default and (is_late() or done >= num_trials):
+        seconds = left()
+        if not is_default and (seconds <= 0 or done >= num_trials):
             break
+        try:
+            task.builds.index(spec, seconds)
+        except TooLongError as error:
+            tuner.skip(spec)
+            say(f"passed over: building would take {error}, {max(seconds, 0):.0f} s are left  {spec.only('build')}")
+            continue
         # Faiss' defaults are measured however long they take, but for exact search.
-        give_up_ms = None if is_default and spec.values else _GIVE_UP * task.budget_ms
+        give_up_ms = None if is_default and spec.values else GIVE_UP * task.budget_ms
         measured = _measure(task, spec, give_up_ms)
         facts = {name: value() if callable(value) else value for name, value in about.items()}
         log.append(Trial(spec, task.budget_ms, is_default, measured), **facts)
@@ -110,6 +121,9 @@ def run_trials(
         overlap = measured.get(f"overlap@{task.at}")
         found = "given up, too slow" if overlap is None else f"overlap@{task.at} {overlap:.4f}"
         say(f"{done}/{max(done, num_trials)}  {found}  p99 {measured['p99_ms']:.3g} ms  {spec}")
+        if (over := -left()) > 0 < seconds:
+            say(f"the time was up {over:.0f} s before this trial was done")
+        task.builds.trim(_finalists(task, log).specs)
 
 
 def decide(task: Task, log: TrialLog, on_step: Callable[[], None] = lambda: None) -> Decision:
@@ -124,26 +138,18 @@ def decide(task: Task, log: TrialLog, on_step: Callable[[], None] = lambda: None
         InputError: no trial, or none on the held-out requests, meets the budget.
     """
     at = task.at
-    trials = [trial for trial in log.trials if trial.spec.family in task.families]
-    exact = [trial.spec for trial in trials if trial.spec.family == "flat" and trial.p99_ms <= task.budget_ms]
-    wanted = _distinct([*_candidates(trials, at, task.budget_ms), *exact])
-    versus = {
-        family: faiss_defaults(family, task.num_products, task.dim)
-        for family in task.families
-        if FAMILIES[family].parameters
-    }
+    finalists = _finalists(task, log)
+    wanted, exact, versus, specs = finalists.wanted, finalists.exact, finalists.versus, finalists.specs
     if not wanted:
-        _refuse_budget(task, trials)
-    faster = {family: _faster(trials, spec, at) for family, spec in versus.items()}
-    specs = _distinct([*wanted, *versus.values(), *(spec for found in faster.values() for spec in found)])
+        _refuse_budget(task, finalists.trials)
     rows = compare(specs, task.builds, task.references[HELD_OUT], task.ks, on_step=on_step)
     held_out = {row["index"]: row for row in rows}
     place = choose([held_out[str(spec)] for spec in wanted], at, task.budget_ms)
     if place is None:
-        _refuse_budget(task, trials, min(row["p99_ms"] for row in rows if row["index"] in set(map(str, wanted))))
+        _refuse_budget(task, finalists.trials, min(held_out[str(spec)]["p99_ms"] for spec in wanted))
     picks = {
         family: _pick([held_out[str(spec)] for spec in found], held_out[str(versus[family])], at)
-        for family, found in faster.items()
+        for family, found in finalists.faster.items()
     }
     labels = _labels(wanted[place], exact, versus, picks)
     told = [spec for spec in _distinct([wanted[place], *specs]) if str(spec) in labels]
@@ -154,6 +160,47 @@ def decide(task: Task, log: TrialLog, on_step: Callable[[], None] = lambda: None
     shown = {row["index"]: row for row in tables[REPORT] or tables[HELD_OUT]}
     defaults = [_verdict(family, str(spec), picks[family], shown, at) for family, spec in versus.items()]
     return Decision(wanted[place], defaults, tables)
+
+
+class _Finalists(NamedTuple):
+    """Points that are measured again, on requests that nothing was tuned on.
+
+    Attributes:
+        trials: that say something of this budget and these families.
+        wanted: points to choose from.
+        exact: exact search, where it meets the budget.
+        versus: the default of Faiss by family, as far as it was measured.
+        faster: for each, points that take no longer.
+    """
+
+    trials: list[Trial]
+    wanted: list[IndexSpec]
+    exact: list[IndexSpec]
+    versus: dict[str, IndexSpec]
+    faster: dict[str, list[IndexSpec]]
+
+    @property
+    def specs(self) -> list[IndexSpec]:
+        """All of them."""
+        faster = (spec for found in self.faster.values() for spec in found)
+        return _distinct([*self.wanted, *self.versus.values(), *faster])
+
+
+def _finalists(task: Task, log: TrialLog) -> _Finalists:
+    at = task.at
+    trials = [
+        trial for trial in log.trials if trial.spec.family in task.families and trial.says_enough(at, task.budget_ms)
+    ]
+    exact = [trial.spec for trial in trials if trial.spec.family == "flat" and trial.p99_ms <= task.budget_ms]
+    measured = {str(trial.spec) for trial in trials}
+    defaults = {
+        family: faiss_defaults(family, task.num_products, task.dim)
+        for family in task.families
+        if FAMILIES[family].parameters
+    }
+    versus = {family: spec for family, spec in defaults.items() if str(spec) in measured}
+    faster = {family: _faster(trials, spec, at) for family, spec in versus.items()}
+    return _Finalists(trials, _distinct([*_candidates(trials, at, task.budget_ms), *exact]), exact, versus, faster)
 
 
 def _measure(task: Task, spec: IndexSpec, give_up_ms: float | None) -> dict[str, Any]:
@@ -174,6 +221,8 @@ def _refuse_budget(task: Task, trials: Sequence[Trial], held_out_ms: float | Non
             f"{stays} what met it in the trials took p99 {held_out_ms:.3g} ms and more on the held-out requests; is "
             "the machine busy with other work?"
         )
+    if not trials:
+        raise InputError(f"{stays} nothing could be measured in the time; give --seconds more, or other --families")
     fastest = min(trials, key=lambda trial: trial.p99_ms)
     raise InputError(
         f"{stays} none of {len(trials)} trials meets it, the fastest is {fastest.spec}, p99 {fastest.p99_ms:.3g} ms, "

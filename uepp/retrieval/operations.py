@@ -1,17 +1,16 @@
-"""Which TensorFlow operations a SavedModel uses, and whether TensorFlow Serving has them.
+"""Which TensorFlow operations a SavedModel uses, and whether a stock TensorFlow Serving runs them.
 
-TensorFlow Serving links TensorFlow's own operations and kernels, and those of tensorflow-text (`ops_lib`, all that the
-Python package registers). What calls back into Python runs in no server.
+It links TensorFlow's own operations and kernels, and all of tensorflow-text's. Their names are kept in a file, since
+the process that exports has registered whatever it has imported: `tests/retrieval/registered_operations.py` makes it.
 """
 
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
-import tensorflow_text  # noqa: F401  registers its operations
-from tensorflow.core.framework import op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.client import pywrap_tf_session
 
-_PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"})
+OPERATIONS = "serving_operations.txt"
 
 
 def operations_of(directory: Path) -> set[str]:
@@ -32,11 +31,10 @@ def operations_of(directory: Path) -> set[str]:
 
 def not_in_tensorflow_serving(directory: Path) -> list[str]:
     """Operations of a SavedModel that a stock TensorFlow Serving lacks, sorted; none: it can be served as it is."""
-    return sorted(operations_of(directory) - (_registered() - _PYTHON))
+    return sorted(operations_of(directory) - _linked())
 
 
-def _registered() -> set[str]:
-    """What TensorFlow and tensorflow-text register; nothing else that uepp imports registers any."""
-    listed = op_def_pb2.OpList()
-    listed.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
-    return {operation.name for operation in listed.op}
+@cache
+def _linked() -> frozenset[str]:
+    lines = (resources.files("uepp.retrieval") / OPERATIONS).read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if not line.startswith("#"))

@@ -1,6 +1,5 @@
 """A catalogue's index as search uses it: query vectors in; product indexes, scores and similarities out."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from uepp.artifacts import fingerprint, read_json, sha256, write_json
+from uepp.artifacts import fingerprint, link, read_json, sha256, write_json
 from uepp.errors import InputError
 from uepp.index_families import AUTO, IndexSpec, choose_family, parse_spec, resolve
 from uepp.retrieval.boosting import BOOSTING, Boosting, read_boosting
@@ -139,7 +138,7 @@ def write_product_index(
     if built is None:
         write_index(build_index(vectors, spec), folder / INDEX)
     else:
-        shutil.copyfile(built, folder / INDEX)
+        link(built, folder / INDEX)
     write_json(folder / SERVING, {"index": str(spec), "tuned": tuned})
 
 

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from uepp.artifacts import MANIFEST, read_json
 from uepp.config import Config
 from uepp.errors import InputError
-from uepp.features.raw import table_inputs
+from uepp.features.raw import COORDINATES
 from uepp.retrieval.boosting import BOOSTING, QUALITY
 from uepp.retrieval.embed import NEIGHBORS, Kept, load_tower, tower_inputs, write_vectors
 from uepp.retrieval.export import LEXICAL, write_neighbors
@@ -112,24 +112,51 @@ def _compare(export: Path, folder: Path, names: Sequence[str]) -> tuple[Changes,
 
 
 def _digests(export: Path, names: Sequence[str]) -> np.ndarray:
-    """128 bits of all that the product tower reads of each product, uint64 [N, 2]."""
+    """128 bits of all that the product tower reads of each product, uint64 [N, 2].
+
+    They are of the columns that its inputs are made of. Only the hash itself is a step of Python for each product.
+    """
     digests = bytearray()
-    for columns in _inputs(export, names):
-        for row in zip(*columns, strict=True):
-            digests += hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+    for columns in _columns(export, names):
+        rows = pc.binary_join_element_wise(*map(_told_apart, columns), b"").to_pylist()
+        digests += b"".join([hashlib.blake2b(row, digest_size=16).digest() for row in rows])
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
-def _inputs(export: Path, names: Sequence[str]) -> Iterator[list[Any]]:
-    """The inputs of a catalogue, a list each, some thousand products at a time."""
+def _columns(export: Path, names: Sequence[str]) -> Iterator[list[pa.Array]]:
+    """What a catalogue's inputs are made of, some thousand products at a time."""
     columns = [name for name in names if name != NEIGHBORS]
     neighbors = pq.read_table(export / "neighbors.parquet").column("queries") if NEIGHBORS in names else None
     first = 0
     with pq.ParquetFile(export / "products.parquet") as file:
         for batch in file.iter_batches(_AT_ONCE, columns=["product_id", *columns]):
-            inputs = table_inputs(pa.Table.from_batches([batch]), columns)
-            values = [value if isinstance(value, list) else value.tolist() for value in inputs.values()]
+            values = [_bits(batch.column(name)) if name in COORDINATES else batch.column(name) for name in columns]
             if neighbors is not None:
-                values.append(neighbors.slice(first, batch.num_rows).to_pylist())
+                values.append(neighbors.slice(first, batch.num_rows).combine_chunks())
             yield values
             first += batch.num_rows
+
+
+def _bits(degrees: pa.Array) -> pa.Array:
+    """Those of the float32 that is read."""
+    return degrees.cast(pa.float32()).view(pa.int32())
+
+
+def _told_apart(column: pa.Array) -> pa.Array:
+    """Each value as bytes that tell where it ends, so that what is written side by side stays apart.
+
+    Null is an empty text or list, as the tower reads it.
+    """
+    kind = column.type
+    if pa.types.is_map(kind):
+        pairs = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
+        return _told_apart(column.cast(pa.list_(pairs)))
+    if pa.types.is_list(kind):
+        edges = np.append(0, np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(column), 0))))
+        content = pc.binary_join(pa.ListArray.from_arrays(edges.astype(np.int32), _told_apart(column.flatten())), b"")
+    elif pa.types.is_struct(kind):
+        content = pc.binary_join_element_wise(*map(_told_apart, column.flatten()), b"")
+    else:
+        content = pc.fill_null(column.cast(pa.string()), "").cast(pa.binary())
+    length = pc.binary_length(content).cast(pa.string()).cast(pa.binary())
+    return pc.binary_join_element_wise(length, content, b":")

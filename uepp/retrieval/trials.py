@@ -11,6 +11,8 @@ from uepp.index_families import IndexSpec, parse_spec
 
 MIN_GAIN = 0.001
 """Overlap that is not worth time: of points within it of the best, the fastest is taken."""
+GIVE_UP = 3.0
+"""What takes so many times the budget is not measured in full."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Trial:
     def p99_ms(self) -> float:
         """99th percentile of the time of a query."""
         return float(self.measured["p99_ms"])
+
+    def says_enough(self, at: int, budget_ms: float) -> bool:
+        """Whether a budget need not measure it: its overlap is known, or it took longer than that budget has patience.
+
+        What an earlier call with a smaller budget gave up may be just right for a larger one.
+        """
+        return self.measured.get(f"overlap@{at}") is not None or self.p99_ms > GIVE_UP * budget_ms
 
     def overlap(self, at: int) -> float:
         """Overlap@K with exact search; 0 where it was given up."""

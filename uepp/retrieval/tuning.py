@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from uepp.index_families import FAMILIES, IndexSpec, Parameter, Value, faiss_defaults, parse_spec, resolve
+from uepp.index_families import FAMILIES, IndexSpec, Parameter, Value, faiss_defaults, num_parts, parse_spec, resolve
 from uepp.retrieval.optimizers import Axis, Optimizer, Params, SkoptOptimizer
 from uepp.retrieval.trials import MIN_GAIN, Trial, TrialLog
 
@@ -56,11 +56,16 @@ class Tuner:
         self._budget_ms = budget_ms
         self._families = tuple(families)
         self._seed = seed
+        self._skipped: set[str] = set()
+
+    def skip(self, spec: IndexSpec) -> None:
+        """Propose nothing more of the build of a spec: it takes too long."""
+        self._skipped.add(str(spec.only("build")))
 
     def proposals(self) -> Iterator[tuple[IndexSpec, bool]]:
         """Resolved specs that were not measured yet, and whether each is Faiss' default.
 
-        Each must be in the log before the next one is asked for. It ends where every build was tried.
+        Each must be in the log, or skipped, before the next one is asked for. It ends where every build was tried.
         """
         for family in self._families:
             default = self._faiss_default(family)
@@ -68,7 +73,7 @@ class Tuner:
                 yield default, True
         for number, build in enumerate(self._builds(), 1):
             for _ in range(_TRIALS_PER_BUILD - self._num_tried(build)):
-                if (spec := self._next_search(build)) is not None:
+                if str(build) not in self._skipped and (spec := self._next_search(build)) is not None:
                     yield spec, False
             for _ in range(_CLOSER_PER_BUILD if number >= self._num_first_builds() else 0):
                 if (spec := self._next_closer()) is not None:
@@ -79,7 +84,7 @@ class Tuner:
     def _builds(self) -> Iterator[IndexSpec]:
         """Faiss' defaults, ours, those of earlier calls, then what the optimiser wants."""
         first = self._first_builds()
-        first += [trial.spec for trial in self._log.trials if trial.spec.family in self._families]
+        first += [trial.spec for trial in self._trials()]
         grid = {str(build): build for family in self._families for build in self._grid(family)}
         known = dict.fromkeys(str(spec.only("build")) for spec in first)
         for text in known:
@@ -106,7 +111,7 @@ class Tuner:
         axes = _build_axes(grid)
         optimizer: Optimizer = SkoptOptimizer(axes, self._seed, estimator="ET")
         best: dict[str, float] = {}
-        for trial in self._log.trials:
+        for trial in self._trials():
             build = str(trial.spec.only("build"))
             value = self._value(trial, aim_ms)
             best[build] = min(value, best.get(build, math.inf))
@@ -129,16 +134,17 @@ class Tuner:
     def _tried(self, parameter: Parameter, ours: IndexSpec) -> list[Value]:
         if parameter.default is not None:
             return list(parameter.tried)
-        limit = self._dim if parameter.name == "subquantizers" else self._num_products
+        if parameter.name == "subquantizers":
+            return sorted({num_parts(self._dim, int(width)) for width in parameter.tried})
         own = ours.number(parameter.name)
-        return sorted({max(int(parameter.low), min(limit, round(own * float(ratio)))) for ratio in parameter.tried})
+        return sorted({max(1, min(self._num_products, round(own * float(ratio)))) for ratio in parameter.tried})
 
     # --------------------------------------------------------------------------------------------- how to search it
 
     def _next_search(self, build: IndexSpec) -> IndexSpec | None:
         """The next way to search a build; none: it has no others."""
         axes = self._search_axes(build)
-        own = [trial for trial in self._log.trials if str(trial.spec.only("build")) == str(build)]
+        own = [trial for trial in self._trials() if str(trial.spec.only("build")) == str(build)]
         start = {axis.name: self._start(axis, build) for axis in axes}
         if not any(not trial.is_default for trial in own) and not self._is_known(spec := build.with_values(start)):
             return spec
@@ -161,7 +167,7 @@ class Tuner:
 
         It aims at the budget, and in turn at the time of each default of Faiss that is not beaten yet.
         """
-        trials = self._own_trials()
+        trials = self._trials()
         builds = {str(trial.spec.only("build")): trial.spec.only("build") for trial in trials}
         aims = [(self._budget_ms, 0.0), *((aim_ms, default.overlap(self._at)) for aim_ms, default in self._unbeaten())]
         first = len(trials) % len(aims)
@@ -221,12 +227,17 @@ class Tuner:
 
     # ---------------------------------------------------------------------------------------------------- shared
 
-    def _own_trials(self) -> list[Trial]:
-        return [trial for trial in self._log.trials if trial.spec.family in self._families]
+    def _trials(self) -> list[Trial]:
+        """What is known, of these families, for this budget."""
+        return [
+            trial
+            for trial in self._log.trials
+            if trial.spec.family in self._families and trial.says_enough(self._at, self._budget_ms)
+        ]
 
     def _unbeaten(self) -> list[tuple[float, Trial]]:
         """Faiss' defaults that no point beats which is clearly faster, each with a time that would be."""
-        trials = self._own_trials()
+        trials = self._trials()
         defaults = [(_CLEARLY_FASTER * one.p99_ms, one) for one in trials if one.is_default and one.spec.values]
         return [
             (min(aim_ms, self._budget_ms), default)
@@ -262,11 +273,11 @@ class Tuner:
         return faiss_defaults(family, self._num_products, self._dim)
 
     def _is_known(self, spec: IndexSpec) -> bool:
-        return any(str(trial.spec) == str(spec) for trial in self._log.trials)
+        return any(str(trial.spec) == str(spec) for trial in self._trials())
 
     def _num_tried(self, build: IndexSpec) -> int:
         """Trials of a build, of whatever budget, but for Faiss' default of it."""
-        return sum(str(trial.spec.only("build")) == str(build) and not trial.is_default for trial in self._log.trials)
+        return sum(str(trial.spec.only("build")) == str(build) and not trial.is_default for trial in self._trials())
 
 
 def _build_axes(grid: Iterable[IndexSpec]) -> list[Axis]:

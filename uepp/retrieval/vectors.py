@@ -38,8 +38,12 @@ class ProductVectors:
     @property
     def dim(self) -> int:
         """D, dimensions of what is indexed."""
-        own = int(self._shards[0].shape[1])
-        return own if self._boosting is None else own + len(self._boosting.weights)
+        return self.own_dim if self._boosting is None else self.own_dim + len(self._boosting.weights)
+
+    @property
+    def own_dim(self) -> int:
+        """Dimensions d of the vectors themselves."""
+        return int(self._shards[0].shape[1])
 
     @property
     def parts(self) -> list[tuple[int, int]]:
@@ -56,15 +60,15 @@ class ProductVectors:
 
     def sample(self, number: int, seed: int) -> np.ndarray:
         """Hydrated vectors of rows drawn without replacement, float32 [min(number, N), D], in order of their rows."""
-        if number >= len(self):
-            return np.concatenate(list(self.chunks()))
+        number = min(number, len(self))
         chosen = np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False, shuffle=False))
-        parts, first = [], 0
+        sample = np.empty((number, self.dim), np.float32)
+        first = 0
         for chunk in self.chunks():
             begin, end = np.searchsorted(chosen, [first, first + len(chunk)])
-            parts.append(chunk[chosen[begin:end] - first])
+            sample[begin:end] = chunk[chosen[begin:end] - first]
             first += len(chunk)
-        return np.concatenate(parts)
+        return sample
 
     def similarities(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Cosines of queries and products, computed from the vectors themselves, without boosting.

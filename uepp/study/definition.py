@@ -216,12 +216,16 @@ def _has_written(encoder: EncoderCell | None) -> bool:
 
 
 def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:
-    """A configuration whose `data.path` is where the data are."""
+    """A configuration whose `data.path` is where the data are; cells are evaluated exactly, so no index is built."""
     if data is not None:
         settings = merge_settings(settings, {"data": {"path": str(data)}})
     resolved = load_config(config, extra=settings)
     directory = data_directory(resolved, out / "cell")
-    return resolved.model_copy(update={"data": resolved.data.model_copy(update={"path": str(directory)})})
+    changes = {
+        "data": resolved.data.model_copy(update={"path": str(directory)}),
+        "export": resolved.export.model_copy(update={"index": "flat"}),
+    }
+    return resolved.model_copy(update=changes)
 
 
 class _Digests:
