@@ -11,8 +11,8 @@ training window. The exponent of Zipf's law and the share of distinct queries of
 beside those of as many independent draws, and must be alike.
 
 **One at a time, in this process:** the tower's signature on inputs that are ready and Faiss' search on a vector that is
-ready, against the whole `Searcher` without a cache, turn by turn at every query, each first as often as the other.
-`least` is the p99 of each query's best pass: without what else the cores did.
+ready, against the whole `Searcher` without a cache, and with one that knows the query. They take turns at every query,
+each first as often as the others. `least` is the p99 of each query's best pass: without what else the cores did.
 
 **Over HTTP:** `uepp serve RUN` as a process of its own on loopback, once a configuration: without cache and batches,
 with batches, and with a cache by features and one by who asks. Each is asked, after a warm-up:
@@ -21,7 +21,8 @@ same rate for all (open loop). In a closed loop a slow answer keeps the next que
 server at its own pace and understates what people wait (coordinated omission); in the open loop the time of a question
 counts from its arrival. Every part asks the next stretch of the log, so a cache knows what was asked before.
 `--rate`: by default half of what many clients got without cache and batches. Clients share the machine with the server:
-what they cost is printed, and what they take for `/healthz`, which is nothing but HTTP.
+what they cost is printed, and what they take for `/healthz`, which is nothing but HTTP. What the server spent in each
+part of a search (features, cache, queue, tower, index, BM25, fusion, hits) is from the histograms of its `/metrics`.
 
 **The cache in the log's time:** in the load test days pass in seconds, and nothing in a cache grows old. So its hits
 are also counted by sending the report days through the cache by the log's own clock, from empty. Nor does anybody
@@ -77,7 +78,7 @@ _CONFIGURATIONS = {
     "cache by user": ("--cache", "user"),
 }
 _NUM_STRETCHES = 4  # warm-up, one client, many clients, open loop
-_PARTS = ("features", "tower", "index", "lexical", "fusion", "hits", "all")
+_PARTS = ("features", "cache", "queue", "tower", "index", "lexical", "fusion", "hits", "all")
 
 
 def main() -> None:
@@ -196,6 +197,7 @@ def load_facts(load: Load) -> dict[str, Any]:
         "client_cpu_ms": 1_000 * load.client_seconds / number,
         "others": load.others,
         "problems": load.problems(),
+        "parts": load.parts(),
     }
 
 
@@ -265,11 +267,18 @@ def show(
     table = Table("configuration", "fusion", "asked by", *heads.values(), title="over HTTP")
     last = None
     for load in loads:
-        who = f"{load['clients']} clients" if load["loop"] == "closed" else f"{load['rate']:.0f} arrivals/s"
         if last is not None and last != load["configuration"]:
             table.add_section()
         last = load["configuration"]
-        table.add_row(last, "yes" if load["fusion"] else "", who, *(_shown(load[name]) for name in heads))
+        table.add_row(last, "yes" if load["fusion"] else "", _asker(load), *(_shown(load[name]) for name in heads))
+    console.print(table)
+
+    table = Table("configuration", "fusion", "asked by", *_PARTS[:-1], title="in the server by part: p50 / p99, ms")
+    for load in loads:
+        if load["parts"]:
+            found = (load["parts"].get(part) for part in _PARTS[:-1])
+            figures = ("" if one is None else f"{one['p50']:.2f} / {one['p99']:.2f}" for one in found)
+            table.add_row(load["configuration"], "yes" if load["fusion"] else "", _asker(load), *figures)
     console.print(table)
 
     table = Table("cache", *(f"{kind}: hits (stale)" for kind in ("search", "page", "back", "all")), title="log's time")
@@ -288,6 +297,10 @@ def show(
 def _closed(server: Server, questions: Sequence[Question], clients: int) -> dict[str, Any]:
     load = server.loaded(lambda: closed_loop(server.address, questions, clients))
     return {"loop": "closed", "clients": clients, "rate": None} | load_facts(load)
+
+
+def _asker(load: dict[str, Any]) -> str:
+    return f"{load['clients']} clients" if load["loop"] == "closed" else f"{load['rate']:.0f} arrivals/s"
 
 
 def _limit_threads(number: int | None) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import math
 import os
+import re
 import resource
 import selectors
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +24,8 @@ import numpy as np
 _CHUNK = 65_536
 _STOP_SECONDS = 60.0
 _MOST_CONNECTIONS = 500
+_BUCKET = re.compile(r"uepp_part_seconds_bucket\{(.*)\}")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Question(NamedTuple):
@@ -55,6 +60,7 @@ class Load:
         replies: one a question, in the questions' order.
         client_seconds: of processor time in this process.
         others: processors that were busy for neither client nor server, on average; none: not known here.
+        server: what the server's counters counted, by name and labels.
     """
 
     seconds: float
@@ -80,6 +86,31 @@ class Load:
     def answers(self) -> list[dict[str, Any]]:
         """The content of those that came."""
         return [json.loads(reply.body) for reply in self.replies if reply.status == 200]
+
+    def parts(self) -> dict[str, dict[str, float]]:
+        """What the server spent in each part of a search: `count`, and milliseconds as `mean`, `p50` and `p99`.
+
+        Percentiles are as exact as its histogram: within a bucket every time is taken to be as frequent.
+        """
+        counts, sums = self._by_part("count"), self._by_part("sum")
+        buckets: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for name, value in self.server.items():
+            if found := _BUCKET.fullmatch(name):
+                labels = dict(_LABEL.findall(found[1]))
+                buckets[labels["part"]].append((float(labels["le"]), value))
+        return {
+            part: {
+                "count": count,
+                "mean": 1_000 * sums[part] / count,
+                **{f"p{percent}": 1_000 * _percentile(sorted(buckets[part]), count, percent) for percent in (50, 99)},
+            }
+            for part, count in counts.items()
+            if count
+        }
+
+    def _by_part(self, figure: str) -> dict[str, float]:
+        name = f'uepp_part_seconds_{figure}{{part="'
+        return {key[len(name) : -2]: value for key, value in self.server.items() if key.startswith(name)}
 
 
 class Connection:
@@ -253,6 +284,16 @@ def serving(run: Path, options: Sequence[str]) -> Iterator[Server]:
                 process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _percentile(buckets: Sequence[tuple[float, float]], count: float, percent: float) -> float:
+    """Of upper edges and how many were not above them; beyond the last finite edge, that."""
+    wanted, lower, below = count * percent / 100, 0.0, 0.0
+    for edge, at_most in buckets:
+        if at_most >= wanted:
+            return lower if math.isinf(edge) else lower + (edge - lower) * (wanted - below) / (at_most - below)
+        lower, below = edge, at_most
+    return lower
 
 
 def _run(asked: Awaitable[Any]) -> Any:

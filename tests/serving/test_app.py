@@ -18,7 +18,7 @@ from starlette.types import Message
 
 from uepp.config import ServingConfig
 from uepp.serving.app import create_app
-from uepp.serving.guard import Guard
+from uepp.serving.guard import HEALTH, Guard
 from uepp.serving.metrics import Metrics
 from uepp.serving.schemas import SearchRequest, SearchResponse
 from uepp.serving.search import Searcher
@@ -231,7 +231,7 @@ def through_guard(receive: Callable[[], Any], **about: Any) -> tuple[list[Messag
 
     guard = Guard(
         application, metrics=Metrics(), token=None, hosts=None, max_body_bytes=10,
-        **{"timeout_seconds": 30.0, **about},
+        **{"timeout_seconds": 30.0, "max_requests": 10, **about},
     )  # fmt: skip
     scope = {"type": "http", "method": "POST", "path": "/search", "headers": []}
     asyncio.run(guard(scope, receive, send))
@@ -302,6 +302,32 @@ def test_too_many_at_once_are_told_to_come_back(exports: Path, held: threading.E
         for thread in threads:
             thread.join()
         assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503]
+
+
+def test_health_is_answered_however_many_ask(exports: Path, held: threading.Event) -> None:
+    """The limit of uvicorn answered in plain text, and to health checks too: a busy server was taken for a dead one."""
+    with served(exports / "old", max_connections=2) as client:
+
+        def ask(query: str) -> None:
+            while client.get("/search", params={"query": query}).status_code == 503:
+                pass  # what looks whether both are there may have taken a place
+
+        threads = [threading.Thread(target=ask, args=(query,)) for query in ("one", "two")]
+        for thread in threads:
+            thread.start()
+        while (refused := client.get("/about")).status_code == 200:  # until both are there
+            threads[0].join(0.01)
+        reason = "2 requests are under way (serving.max_connections); try again later"
+        assert problem(refused) == (503, reason)
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("1", "close")
+        assert problem(client.post("/search", json={"query": "x"})) == (503, reason)
+        assert [client.get(path).status_code for path in HEALTH] == [200, 200]
+        assert client.post("/healthz", content=b"x" * 999).status_code == 405, "its body is nobody's"
+        held.set()
+        for thread in threads:
+            thread.join()
+        assert client.get("/about").status_code == 200
+        assert 'uepp_requests_total{endpoint="other",status="503"}' in client.get("/metrics").text
 
 
 def test_what_breaks_in_the_server_is_said_in_one_line_too(
@@ -566,4 +592,6 @@ def test_the_description_holds_without_outside_pages(client: TestClient) -> None
     assert "HTTPBearer" in description["components"]["securitySchemes"]
     properties = description["components"]["schemas"]["SearchRequest"]["properties"]
     assert set(properties) == set(SearchRequest.model_fields)
+    assert "what BM25 finds stays, however low" in properties["min_similarity"]["description"]
+    assert "brings back" in properties["fusion"]["description"]
     assert client.get("/docs").status_code == 404

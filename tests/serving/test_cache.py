@@ -23,8 +23,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def cache_of(strategy: Any, clock: Clock, size: int = 100) -> RankingCache:
-    return RankingCache(strategy, size=size, user_ttl_seconds=60, features_ttl_seconds=3_600, clock=clock)
+def cache_of(strategy: Any, clock: Clock, size: int = 100, num_bytes: int = 1 << 20) -> RankingCache:
+    return RankingCache(
+        strategy, size=size, num_bytes=num_bytes, user_ttl_seconds=60, features_ttl_seconds=3_600, clock=clock
+    )
 
 
 def asked(query: str = "lamp", searches: tuple[str, ...] = (), **about: Any) -> tuple[Request, Question]:
@@ -35,9 +37,9 @@ def asked(query: str = "lamp", searches: tuple[str, ...] = (), **about: Any) -> 
     return Request(query, recent_searches=searches, **about), Question(features, **options)
 
 
-def ranking(row: int = 0) -> Ranking:
-    ranks = np.ones(1, np.int32)
-    return Ranking(np.array([row]), np.ones(1, np.float32), np.ones(1, np.float32), ranks, ranks)
+def ranking(row: int = 0, depth: int = 1) -> Ranking:
+    ranks, scores = np.ones(depth, np.int32), np.ones(depth, np.float32)
+    return Ranking(np.full(depth, row, np.int64), scores, scores, ranks, ranks)
 
 
 def known(cache: RankingCache, *args: Any, **about: Any) -> tuple[int, str, float, bool] | None:
@@ -145,6 +147,67 @@ def test_what_was_asked_for_longest_ago_goes_first(clock: Clock) -> None:
     assert known(cache, "two") is None
     assert [known(cache, query)[0] for query in ("one", "three")] == [1, 3]
     assert cache.sizes == {"features": 2}
+
+
+@pytest.mark.parametrize("strategy", ["user", "features", "layered"])
+def test_deep_rankings_do_not_fill_the_memory(clock: Clock, strategy: Any) -> None:
+    """The cache held 10,000 rankings however deep: with pages far down and long exclusions that was 900 MB."""
+    cache = cache_of(strategy, clock, num_bytes=100_000)
+    assert ranking(depth=1_000).num_bytes == 24_000
+    for number in range(20):
+        cache.put(*asked(f"query {number}", user="anna"), ranking(number, depth=1_000))
+    assert all(75_000 < num_bytes <= 100_000 for num_bytes in cache.num_bytes.values())
+    assert set(cache.sizes.values()) == {4}
+    assert known(cache, "query 15", user="anna") is None
+    assert known(cache, "query 19", user="anna") is not None
+    cache.put(*asked("deeper than there is room", user="anna"), ranking(depth=5_000))
+    assert known(cache, "deeper than there is room", user="anna") is None
+    assert known(cache, "query 19", user="anna") is not None, "and nothing had to go for it"
+
+
+def test_the_same_again_takes_nobodys_place(clock: Clock) -> None:
+    cache = cache_of("features", clock, size=2)
+    for query in ("one", "two", "two", "two"):
+        cache.put(*asked(query), ranking())
+    assert known(cache, "one") is not None
+
+
+# Texts that mean the same
+
+
+def read_as(
+    words: str | None, query: str, *, fusion: bool = False, user: str | None = None
+) -> tuple[Request, Question]:
+    features = Features({"query": query}, words)
+    return Request(query, user=user), Question(features, 200, fusion, False, None)
+
+
+@pytest.mark.parametrize("strategy", ["user", "features", "layered"])
+def test_queries_of_the_same_words_are_one_where_words_are_all_that_is_read(clock: Clock, strategy: Any) -> None:
+    cache = cache_of(strategy, clock)
+    cache.put(*read_as("red lamp", "Red Lamp!", user="anna"), ranking(7))
+    assert cache.get(*read_as("red lamp", "red lamp", user="anna")) is not None
+    assert cache.get(*read_as("red lamps", "red lamps", user="anna")) is None
+
+
+@pytest.mark.parametrize("strategy", ["user", "features", "layered"])
+def test_a_tower_that_reads_cased_text_has_them_apart(clock: Clock, strategy: Any) -> None:
+    cache = cache_of(strategy, clock)
+    cache.put(*read_as(None, "US Polo", user="anna"), ranking(7))
+    assert cache.get(*read_as(None, "us polo", user="anna")) is None
+    assert cache.get(*read_as(None, "US Polo", user="anna")) is not None
+
+
+@pytest.mark.parametrize("strategy", ["user", "features", "layered"])
+def test_bm25_reads_signs_but_no_cases(clock: Clock, strategy: Any) -> None:
+    """3/4" is no 3 4 to it; and of other alphabets it is not known here what it folds."""
+    cache = cache_of(strategy, clock)
+    cache.put(*read_as("3 4 pipe", '3/4" Pipe', fusion=True, user="anna"), ranking(7))
+    assert cache.get(*read_as("3 4 pipe", '3/4" pipe', fusion=True, user="anna")) is not None
+    assert cache.get(*read_as("3 4 pipe", "3 4 pipe", fusion=True, user="anna")) is None
+    assert cache.get(*read_as("3 4 pipe", '3/4" pipe', user="anna")) is None, "another question without fusion"
+    cache.put(*read_as("lampe", "Lämpe", fusion=True, user="anna"), ranking(8))
+    assert cache.get(*read_as("lampe", "lämpe", fusion=True, user="anna")) is None
 
 
 def test_several_threads_share_it(clock: Clock) -> None:

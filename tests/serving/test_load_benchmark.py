@@ -19,6 +19,7 @@ import pytest
 from compass import make_rose
 
 from uepp.config import ServingConfig
+from uepp.serving.metrics import Metrics
 from uepp.serving.search import Searcher
 
 START = datetime(2024, 5, 6, tzinfo=UTC)
@@ -29,12 +30,12 @@ def _modules() -> Iterator[ModuleType]:
     folder = str(Path(__file__).parents[2] / "benchmarks")
     sys.path.insert(0, folder)
     try:
-        yield from map(importlib.import_module, ("serving_stream", "serving_client", "serving_parts"))
+        yield from map(importlib.import_module, ("serving_stream", "serving_client", "serving_parts", "serving"))
     finally:
         sys.path.remove(folder)
 
 
-stream, client, parts = _modules()
+stream, client, parts, benchmark = _modules()
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,7 @@ def test_parts_are_timed_of_every_view_and_pass(mined: Path, searcher: Searcher)
     assert {way: set(found) for way, found in times.items()} == {
         parts.BARE: {"tower", "index", "all"},
         parts.SEARCH: {"features", "tower", "index", "hits", "all"},
+        parts.CACHED: {"features", "cache", "hits", "all"},
         parts.FUSED: {"features", "tower", "index", "lexical", "fusion", "hits", "all"},
     }
     for found in times.values():
@@ -235,6 +237,34 @@ def test_parts_are_timed_of_every_view_and_pass(mined: Path, searcher: Searcher)
     assert parts.summary([0.001, 0.004, 0.003, 0.002], passes=2) == {
         "p50": pytest.approx(2.5), "p99": pytest.approx(3.97), "least": pytest.approx(1.99),
     }  # fmt: skip
+
+
+def test_what_a_server_spent_in_each_part_is_read_from_its_counters() -> None:
+    """All that was counted before the load is none of it."""
+    metrics = Metrics()
+    server = client.Server(None, "")
+    times = [0.0015 + 0.0001 * n for n in range(40)]  # 1.5 to 5.4 ms, in buckets up to 2, 5 and 10 ms
+
+    def counters() -> dict[str, float]:
+        lines = [line.rsplit(" ", 1) for line in metrics.text().decode().splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
+    metrics.part("tower", 7.0)
+    metrics.part("cache", 7.0)
+    server.counters = counters
+    before = server.counters()
+    for seconds in times:
+        metrics.part("tower", seconds)
+    metrics.part("index", 100.0)
+    after = {name: value - before.get(name, 0.0) for name, value in server.counters().items()}
+    found = client.Load(1.0, [], 0.0, server=after).parts()
+    assert set(found) == {"tower", "index"}, "the cache was not asked meanwhile"
+    assert found["tower"]["count"] == 40
+    assert found["tower"]["mean"] == pytest.approx(1_000 * np.mean(times))
+    # 6 of them are in (1, 2], 30 in (2, 5], 4 in (5, 10]
+    assert found["tower"]["p50"] == pytest.approx(2 + 3 * (20 - 6) / 30)
+    assert found["tower"]["p99"] == pytest.approx(5 + 5 * (39.6 - 36) / 4)
+    assert found["index"] == {"count": 1, "mean": 100_000, "p50": 10_000, "p99": 10_000}, "no bucket is that large"
 
 
 def test_a_cache_lives_by_the_logs_clock(searcher: Searcher) -> None:
@@ -253,3 +283,66 @@ def test_a_hit_for_other_features_is_stale(searcher: Searcher) -> None:
     found = {s: parts.replay(searcher, [first, second], s, ServingConfig())["all"] for s in ("user", "features")}
     assert (found["user"]["hit_rate"], found["user"]["stale_rate"]) == (0.5, 0.5)
     assert found["features"]["hit_rate"] == 0
+
+
+# The whole of it
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Path:
+    """A run that can be searched, and the log of ten days that it could have been trained on."""
+    run, data = make_rose(tmp_path / "run"), tmp_path / "data"
+    data.mkdir()
+    (data / "products.parquet").symlink_to(run / "export" / "products.parquet")
+    rng = np.random.default_rng(1)
+    events = []
+    for number in range(300):
+        user = ("anna", "new", None, None)[rng.integers(0, 4)]  # those without a name look alike to the tower
+        about = {"user_id": user, "session_id": f"s{number}", "country": "US"}
+        query = str(rng.choice(["east", "lamp", "chair lamp"]))
+        second = number * 10 * 86_400 / 300
+        product = f"p{rng.integers(0, 24):03d}"
+        events.append(event(second, "search", query, **about) | {"product_id": None})
+        events.append(event(second + 5, "click", query, int(rng.integers(0, 25)), **about) | {"product_id": product})
+        events.append(event(second + 9, "purchase", query, **about) | {"product_id": product})
+    kinds = {"position": pa.int32(), "latitude": pa.float64(), "longitude": pa.float64()}
+    columns = {
+        name: pa.array([one[name] for one in events], kinds.get(name, None if name == "timestamp" else pa.string()))
+        for name in events[0]
+    }
+    pq.write_table(pa.table(columns), data / "events.parquet")
+    (run / "run.json").write_text(json.dumps({"run_id": "rose", "data": str(data)}))
+    return run
+
+
+def test_the_load_test_runs_from_end_to_end(
+    logged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With servers of their own, as it is run, on next to nothing."""
+    wanted = (benchmark._PLAIN, "no cache", "cache by features")
+    monkeypatch.setattr(benchmark, "_CONFIGURATIONS", {name: benchmark._CONFIGURATIONS[name] for name in wanted})
+    options = ["--requests", "12", "--clients", "2", "--passes", "1", "--rate", "200", "--json"]
+    monkeypatch.setattr(sys, "argv", ["serving.py", str(logged), *options])
+    benchmark.main()
+    result = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in result["rows"]} >= {"search in this process, p99 ms", "questions without an answer"}
+    (unanswered,) = (row["value"] for row in result["rows"] if row["name"] == "questions without an answer")
+    assert unanswered == 0
+    assert result["stream"]["asked"] == 48
+    assert set(result["parts"]) == {parts.BARE, parts.SEARCH, parts.CACHED, parts.FUSED}
+    assert set(result["parts"][parts.CACHED]) == {"features", "cache", "hits", "all"}
+    assert set(result["caches"]) == {"features", "user"}
+    loads = result["loads"]
+    assert len(loads) == 2 + len(wanted) * 2 * 3  # health; of each, fused or not: one client, two, arrivals
+    for load in loads[2:]:
+        expected = {"features", "hits"} | ({"cache"} if load["hit_rate"] else {"queue", "tower", "index"})
+        assert expected <= set(load["parts"]), load
+        assert ("lexical" in load["parts"]) <= load["fusion"]
+        assert load["parts"]["features"]["count"] == 12
+        assert 0 < load["parts"]["features"]["p50"] <= load["parts"]["features"]["p99"]
+    assert any(load["hit_rate"] for load in loads if load["configuration"] == "cache by features")
+    assert any("lexical" in load["parts"] for load in loads)
+
+    monkeypatch.setattr(benchmark, "_CONFIGURATIONS", {})
+    benchmark.show({}, result["rows"], result["stream"], result["parts"], result["caches"], loads)
+    assert "in the server by part" in capsys.readouterr().out

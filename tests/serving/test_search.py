@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from compass import HALF, NUM_DIRECTIONS, PRODUCTS, Traveller, directions, make_rose, make_run
 
 from uepp.errors import InputError
 from uepp.lexical.bm25 import BM25
 from uepp.serving.cache import RankingCache
-from uepp.serving.requests import Request
+from uepp.serving.requests import Request, words_of
 from uepp.serving.search import Hit, Searcher
 
 
@@ -386,6 +387,44 @@ def test_what_is_cached_is_not_ranked_again(rose_run: Path, monkeypatch: pytest.
     assert sum(ranked) == 2, "pages and exclusions are of the same ranking"
     searcher.search("east", user="anna")
     assert sum(ranked) == 3
+
+
+def test_everybody_who_asks_at_once_is_known_the_next_time(rose_run: Path) -> None:
+    """Of two who asked the same in one call, the cache knew the first only."""
+    searcher = Searcher(rose_run, cache=RankingCache("user"))
+    both = [Request("east", 3, session="one"), Request("east", 3, session="two")]
+    searcher.search_many(both)
+    assert searcher._cache is not None
+    assert [searcher._cache.get(request, searcher.question(request)) is not None for request in both] == [True] * 2
+
+
+def test_exclusions_that_are_no_products_do_not_make_it_deeper(rose_run: Path) -> None:
+    searcher = Searcher(rose_run, depth=2)
+    assert searcher.question(Request("east", 2, exclude=[f"x{n}" for n in range(9)])).depth == 2
+    assert searcher.question(Request("east", 2, exclude=["p001", "p001", "p002", "x"])).depth == 4
+
+
+@pytest.mark.parametrize("query", ["Lamp", " LAMP! ", "ｌａｍｐ", "lámp"])
+def test_a_word_is_the_same_feature_however_it_is_written(rose: Searcher, tmp_path: Path, query: str) -> None:
+    """The tokens of a query are of its normalised words, so the tower cannot tell these apart; a text encoder may."""
+    one, other = (rose.reader.read(Request(text)) for text in ("lamp", query))
+    assert one.digest == other.digest
+    assert other.query == query.strip(), "what the tower is given is what was written"
+    assert one.digest != rose.reader.read(Request("lamps")).digest
+    run = make_rose(tmp_path / "run")
+    (run / "config.yaml").write_text("model: {query_encoders: [tokens, text]}\ntext: {encoder: somewhere}\n")
+    cased = Searcher(run).reader
+    assert cased.read(Request("lamp")).digest != cased.read(Request(query)).digest
+    assert cased.read(Request("lamp")).digest == cased.read(Request(" lamp ")).digest
+
+
+@pytest.mark.parametrize(
+    "query", ["Red  lamp, 3/4-inch!", "a\tb\x00c", "x1y2", "~#de", "İstanbul", "赤い ランプ", "½ ß", ""]
+)
+def test_words_are_those_of_the_towers_tokens(query: str) -> None:
+    from uepp.features.text import normalize
+
+    assert words_of(query) == normalize(tf.constant(query)).numpy().decode()
 
 
 # What cannot be searched

@@ -35,6 +35,14 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    """The command changes what SIGHUP does in its process, which here is that of the tests."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 # What it refuses
 
 
@@ -200,7 +208,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(exports: Path)
 class Process:
     """A running `uepp serve`."""
 
-    def __init__(self, run_dir: Path, *options: str, **environment: str) -> None:
+    def __init__(self, run_dir: Path, *options: str, while_loading: int | None = None, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "uepp.cli", "serve", str(run_dir), "--port", "0", *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
@@ -208,6 +216,9 @@ class Process:
         self.errors: list[str] = []
         self._reader = threading.Thread(target=self._read_errors)
         self._reader.start()
+        if while_loading is not None:
+            self.wait_for_line("loading ")
+            self.signal(while_loading)
         assert self._process.stdout is not None
         line = self._process.stdout.readline().strip()
         assert line.startswith(f"Serving {run_dir} at http://127.0.0.1:"), (line, self.errors)
@@ -273,13 +284,21 @@ def replace(run_dir: Path, export: Path) -> None:
 
 
 def test_a_servers_life(exports: Path, tmp_path: Path, processes: list[Process]) -> None:
-    """Started, asked by many, reloaded by SIGHUP, and ended by SIGTERM in the middle of it."""
+    """Started, asked by many, reloaded by SIGHUP (which killed it while it was loading), and ended by SIGTERM.
+
+    Connections that ask for nothing are in nobody's way.
+    """
     run_dir = tmp_path / "run"
     shutil.copytree(exports / "old", run_dir)
-    process = Process(run_dir)
+    process = Process(run_dir, "--set", "serving.max_connections=16", while_loading=signal.SIGHUP)
     processes.append(process)
+    port = int(process.address.rsplit(":", 1)[1])
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     assert process.get("/readyz")["run_id"] == "rose"
     assert process.first() == "p000"
+
+    for connection in silent:
+        connection.close()
 
     replace(run_dir, exports / "foreign")
     process.signal(signal.SIGHUP)
@@ -328,6 +347,53 @@ def test_a_servers_life(exports: Path, tmp_path: Path, processes: list[Process])
     assert len(answers) >= 24
     assert set(answers) == {2}, "every answer is whole"
     assert not [line for line in process.errors if "Traceback" in line]
+
+
+class Loading:
+    """Stands in for a `Service`: a start that waits, and reloads that are counted."""
+
+    def __init__(self) -> None:
+        self.may_start = asyncio.Event()
+        self.has_started = False
+        self.reloads: list[bool] = []
+        self.has_reloaded = asyncio.Event()
+
+    async def start(self) -> None:
+        await self.may_start.wait()
+        self.has_started = True
+
+    async def reload(self, *, wait: bool) -> bool:
+        self.reloads.append(self.has_started)
+        self.has_reloaded.set()
+        return True
+
+
+def test_a_reload_that_is_asked_for_while_loading_is_done_afterwards() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def test() -> None:
+        service, said = Loading(), []
+        with server._bind("127.0.0.1", 0) as listener:
+            process = server._Process(service, listener, False, said.append, said.append)  # type: ignore[arg-type]
+            process._server = server.uvicorn.Server(server.uvicorn.Config(lambda: None))
+            beside = asyncio.ensure_future(process.beside())
+            await asyncio.sleep(0)
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGHUP)
+                await asyncio.sleep(0.05)
+            assert (service.reloads, said) == ([], [])
+            service.may_start.set()
+            await asyncio.wait_for(service.has_reloaded.wait(), SECONDS)
+            await asyncio.sleep(0.05)
+            assert service.reloads == [True], "once, when the start had ended"
+            assert said == [server._address(listener), "reloaded"]
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+
+    try:
+        asyncio.run(test())
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_a_damaged_export_ends_the_start_with_one_line(exports: Path, tmp_path: Path) -> None:

@@ -167,15 +167,15 @@ def test_parts_and_batches_are_counted_without_the_warm_up(run_dir: Path, gate: 
             first = asking(service, Request("east"))
             await gate.has_started()
             rest = asking(service, Request("one"), Request("two"), Request("chair", fusion=True))
-            await turn()
+            await gate.has_started()  # what is fused has a thread of its own
             service.refresh_gauges()
-            assert value(service, "uepp_waiting_requests") == 3
+            assert value(service, "uepp_waiting_requests") == 2
             gate.open()
             await asyncio.gather(*first, *rest)
-            assert gate.sizes == [1]
-            assert value(service, "uepp_batch_size_count") == 2
+            assert gate.sizes == [1, 1]
+            assert value(service, "uepp_batch_size_count") == 3
             assert value(service, "uepp_batch_size_sum") == 4
-            counts = {"features": 4, "queue": 4, "tower": 2, "index": 2, "lexical": 1, "hits": 4}
+            counts = {"features": 4, "queue": 4, "tower": 3, "index": 3, "lexical": 1, "hits": 4}
             for part, count in counts.items():
                 assert value(service, "uepp_part_seconds_count", part=part) == count, part
 
@@ -196,6 +196,46 @@ def test_the_same_question_is_computed_once(run_dir: Path, gate: Gate) -> None:
             assert ids(answers[4]) == [*ids(answers[2]), "p003", "p004"]
             assert value(service, "uepp_cache_joined_total") == 4
             assert value(service, "uepp_batch_size_sum") == 1
+
+    run(test)
+
+
+def test_everybody_who_waited_for_an_answer_is_known_the_next_time(run_dir: Path, gate: Gate) -> None:
+    """Of those who asked the same at once, the cache by who asks knew the first only."""
+
+    async def test() -> None:
+        async with serving(run_dir, cache="user") as service:
+            gate.close()
+            visits = [Request("east", 3, session=name) for name in ("one", "two", "three")]
+            asked = asking(service, *visits)
+            await gate.has_started()
+            await turn()
+            gate.open()
+            await asyncio.gather(*asked)
+            assert value(service, "uepp_cache_joined_total") == 2
+            again = [await service.search(visit) for visit in visits]
+            assert [answer.cache_layer for answer in again] == ["user"] * 3
+
+    run(test)
+
+
+def test_nobody_waits_for_bm25_who_did_not_ask_for_it(run_dir: Path, gate: Gate) -> None:
+    """It takes many times as long as all the rest, and held up whoever was in the same batch, and the next."""
+
+    async def test() -> None:
+        async with serving(run_dir) as service:
+            gate.close()
+            fused = asking(service, *[Request(f"chair {number}", 2, fusion=True) for number in range(5)])
+            await gate.has_started()
+            gate.is_closed = False  # the others pass
+            first = await service.search(Request("east", 2))
+            are_done = [task.done() for task in fused]
+            service.refresh_gauges()
+            num_waiting = value(service, "uepp_waiting_requests")
+            gate.open()
+            assert all(len(answer.hits) == 2 for answer in await asyncio.gather(*fused))
+            assert ids(first) == ["p000", "p001"]
+            assert (are_done, gate.sizes, num_waiting) == ([False] * 5, [4], 1)
 
     run(test)
 
@@ -460,6 +500,88 @@ def test_new_exports_are_watched_for(run_dir: Path, exports: Path) -> None:
                 spoken.clear()
             assert ids(await service.search(Request("east", 1))) == ["p100"]
             watching.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "problem", [MemoryError(), OSError(24, "Too many open files"), InputError("index.faiss: cannot be read")]
+)
+def test_what_fails_for_no_fault_of_the_export_is_tried_again(
+    run_dir: Path, exports: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """The old export was served until the manifest changed once more, though the new one was good."""
+    from uepp.serving import service as module
+
+    attempts: list[float] = []
+
+    class Failing(Searcher):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            attempts.append(asyncio.run(_now()))
+            if len(attempts) <= 3:
+                try:
+                    raise OSError(24, "Too many open files")
+                except OSError:
+                    raise problem from None  # as files are read: an InputError of an OSError
+            super().__init__(*args, **options)
+
+    async def test() -> None:
+        async with serving(run_dir, watch_seconds=0.01) as service:
+            said: list[str] = []
+            monkeypatch.setattr(module, "Searcher", Failing)
+            watching = asyncio.ensure_future(service.watch(said.append))
+            replace(run_dir, exports / "new")
+            while not (said and said[-1].startswith("reloaded")):
+                assert not watching.done()
+                await asyncio.sleep(0.01)
+            watching.cancel()
+            assert len(attempts) == 4
+            assert [line.rsplit("; ", 1)[-1] for line in said[:3]] == [
+                f"tried again in {seconds} s" for seconds in ("0.01", "0.02", "0.04")
+            ]
+            assert ids(await service.search(Request("east", 1))) == ["p100"]
+            assert value(service, "uepp_reloads_total", result="refused") == 3
+
+    run(test)
+
+
+async def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_watch_waits_for_another_reload_and_then_looks_itself(
+    run_dir: Path, exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that was under way, and then failed, was taken for a verdict about the export."""
+    from uepp.serving import service as module
+
+    is_loading, may_fail = threading.Event(), threading.Event()
+
+    class First(Searcher):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            monkeypatch.setattr(module, "Searcher", Searcher)
+            is_loading.set()
+            assert may_fail.wait(SECONDS)
+            raise MemoryError
+
+    async def test() -> None:
+        async with serving(run_dir, watch_seconds=0.01) as service:
+            replace(run_dir, exports / "new")
+            monkeypatch.setattr(module, "Searcher", First)
+            by_hand = asyncio.ensure_future(service.reload())
+            assert await asyncio.to_thread(is_loading.wait, SECONDS)
+            said: list[str] = []
+            watching = asyncio.ensure_future(service.watch(said.append))
+            await asyncio.sleep(0.1)
+            assert said == []
+            may_fail.set()
+            with pytest.raises(RefusedError, match=r"does not load .MemoryError") as caught:
+                await by_hand
+            assert not caught.value.is_final
+            while not said:
+                await asyncio.sleep(0.01)
+            watching.cancel()
+            assert said == ["reloaded: 24 products"]
 
     run(test)
 

@@ -1,6 +1,7 @@
 """`uepp search` and `uepp serve`."""
 
 import functools
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +83,8 @@ def serve(
         if not override.startswith("serving."):
             raise InputError(f"--set {override}: a server has the serving settings only")
     announce = functools.partial(print, file=sys.stdout, flush=True)
+    # Until the server listens to it: it asks for what the start does anyway, and would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with working():
         from uepp.retrieval.export import check_is_run
 

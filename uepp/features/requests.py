@@ -28,32 +28,32 @@ class Texts:
     """A text a row of a history table, in Arrow's memory: Python objects are made only of those that are looked at.
 
     Args:
-        values: strings, or lists of them, which become lines of one text; null: empty.
+        values: strings; null: empty.
         rows: int64 [n], where each row's text is among the values; -1: an empty text. None: row by row.
     """
 
     def __init__(self, values: pa.Array, rows: np.ndarray | None = None) -> None:
-        self._values = values
+        values = pc.fill_null(values, "")
+        kind = np.int64 if pa.types.is_large_string(values.type) else np.int32
+        # a call of Arrow takes longer than to cut out what a request reads
+        self._edges = np.zeros(1, kind)
+        if len(values):
+            self._edges = np.frombuffer(values.buffers()[1], kind)[values.offset : values.offset + len(values) + 1]
+        self._bytes = memoryview(values.buffers()[2] or b"")
         self._rows = rows
 
     def __len__(self) -> int:
         """Rows."""
-        return len(self._values) if self._rows is None else len(self._rows)
+        return len(self._edges) - 1 if self._rows is None else len(self._rows)
 
     def __getitem__(self, which: slice | np.ndarray) -> np.ndarray:
         """The texts of some rows, object [n]."""
+        rows = np.arange(*which.indices(len(self))) if isinstance(which, slice) else which
         if self._rows is not None:
-            rows = self._rows[which]
-            found = self._values.take(pa.array(rows, mask=rows < 0))
-        elif isinstance(which, slice):
-            found = self._values[which]
-        else:
-            found = self._values.take(pa.array(which, pa.int64()))
-        texts = [
-            "" if value is None else value if isinstance(value, str) else "\n".join(value)
-            for value in found.to_pylist()
-        ]
-        return np.array(texts, object)
+            rows = self._rows[rows]
+        begins, ends = self._edges[rows], np.where(rows < 0, 0, self._edges[rows + 1])
+        pairs = zip(begins.tolist(), ends.tolist(), strict=True)
+        return np.array([str(self._bytes[begin:end], "utf-8") for begin, end in pairs], object)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def load_past_events(directory: Path, products: pa.Table) -> PastEvents:
         for kind in ("clicks", "purchases")
     }
     titles, tags = (products.column(name).combine_chunks() for name in ("title", "tags"))
+    tags = pc.binary_join(tags, "\n")
     return PastEvents(
         {
             "recent_searches": Texts(read("searches", "query")),

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -94,6 +93,7 @@ def create_app(
         hosts=hosts,
         max_body_bytes=service.settings.max_body_bytes,
         timeout_seconds=service.settings.timeout_seconds,
+        max_requests=service.settings.max_connections,
     )
     _explain_problems(app, service.settings.timeout_seconds)
     return app
@@ -231,8 +231,8 @@ def _page(service: Service) -> APIRouter:
             raise InputError(f"user {user}: no events of this user before the end of training")
 
         def products(kind: str) -> list[schemas.Product]:
-            rows = [row for row in map(catalogue.row, known.products(user, kind, limit)) if row >= 0]
-            return [schemas.Product(**product) for product in catalogue.shown(np.array(rows, np.int64))]
+            rows = catalogue.rows(known.products(user, kind, limit))
+            return [schemas.Product(**product) for product in catalogue.shown(rows)]
 
         return schemas.Person(
             user=user,
@@ -248,8 +248,7 @@ def _page(service: Service) -> APIRouter:
         ids: Annotated[list[str], Query(alias="id", min_length=1, max_length=100)],
     ) -> list[schemas.Product]:
         catalogue = service.searcher.catalogue
-        rows = [row for row in map(catalogue.row, ids) if row >= 0]
-        return [schemas.Product(**product) for product in catalogue.shown(np.array(rows, np.int64))]
+        return [schemas.Product(**product) for product in catalogue.shown(catalogue.rows(ids))]
 
     @router.get("/suggest", summary="Queries, shops, products and places by a part of their name")
     async def suggest(

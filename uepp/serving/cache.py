@@ -24,6 +24,7 @@ from uepp.serving.requests import Request
 
 Layer = Literal["user", "features"]
 Strategy = Literal["features", "user", "layered", "none"]
+_ENTRY_BYTES = 1_000  # key, entry and what the cache itself keeps of it
 _LAYERS: dict[Strategy, tuple[Layer, ...]] = {
     "features": ("features",),
     "user": ("user",),
@@ -54,13 +55,18 @@ class _Entry:
     digest: bytes
     computed: float
 
+    @property
+    def num_bytes(self) -> int:
+        return _ENTRY_BYTES + self.ranking.num_bytes
+
 
 class RankingCache:
     """Rankings by who asks, by features, or by both; for several threads.
 
     Args:
         strategy: which layers there are.
-        size: rankings in each; the one that was asked for longest ago goes first.
+        size: rankings in each, at most; the one that was asked for longest ago goes first.
+        num_bytes: of the rankings in each, at most; likewise. A larger one is not kept.
         user_ttl_seconds: how long a ranking stays in the layer `user`.
         features_ttl_seconds: how long in `features`.
         clock: seconds, never going back.
@@ -71,14 +77,17 @@ class RankingCache:
         strategy: Strategy = "features",
         *,
         size: int = 10_000,
+        num_bytes: int = 1 << 28,
         user_ttl_seconds: float = 60.0,
         features_ttl_seconds: float = 3_600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         seconds: dict[Layer, float] = {"user": user_ttl_seconds, "features": features_ttl_seconds}
         self._layers: dict[Layer, TTLCache[Hashable, _Entry]] = {
-            layer: TTLCache(size, seconds[layer], timer=clock) for layer in _LAYERS[strategy]
+            layer: TTLCache(num_bytes, seconds[layer], timer=clock, getsizeof=lambda entry: entry.num_bytes)
+            for layer in _LAYERS[strategy]
         }
+        self._size, self._num_bytes = size, num_bytes
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -87,6 +96,12 @@ class RankingCache:
         """Rankings in each layer; some may have had their time."""
         with self._lock:
             return {layer: len(kept) for layer, kept in self._layers.items()}
+
+    @property
+    def num_bytes(self) -> dict[Layer, int]:
+        """Of the rankings in each layer, likewise; one that is in both counts in both."""
+        with self._lock:
+            return {layer: int(kept.currsize) for layer, kept in self._layers.items()}
 
     def get(self, request: Request, question: Question) -> Found | None:
         """The ranking of a question, if a layer has it; what `features` knows, `user` then knows too."""
@@ -97,7 +112,7 @@ class RankingCache:
                 if entry is not None:
                     is_stale = entry.digest != question.digest
                     if layer == "features" and "user" in self._layers:
-                        self._layers["user"][keys["user"]] = entry
+                        self._keep("user", keys["user"], entry)
                     return Found(entry.ranking, layer, self._clock() - entry.computed, is_stale)
         return None
 
@@ -106,11 +121,20 @@ class RankingCache:
         keys = self._keys(request, question)
         with self._lock:
             entry = _Entry(ranking, question.digest, self._clock())
-            for layer, kept in self._layers.items():
-                kept[keys[layer]] = entry
+            for layer in self._layers:
+                self._keep(layer, keys[layer], entry)
+
+    def _keep(self, layer: Layer, key: Hashable, entry: _Entry) -> None:
+        kept = self._layers[layer]
+        if entry.num_bytes > self._num_bytes:
+            return
+        if key not in kept:
+            while len(kept) >= self._size:
+                kept.popitem()
+        kept[key] = entry
 
     @staticmethod
     def _keys(request: Request, question: Question) -> dict[Layer, Hashable]:
         place = tuple(sorted(request.context.items()))
-        by_user = (request.who, question.features.query, place, *question.options)
+        by_user = (request.who, question.features.told_apart, place, *question.options)
         return {"user": question.key if request.who is None else by_user, "features": question.key}

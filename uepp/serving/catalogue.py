@@ -1,7 +1,6 @@
 """What a server shows of products, and what it knows them by."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from uepp.serving.lookup import Lookup
 
 SHOWN = ("product_id", "title", "shop_id", "price", "country", "region")
 """Columns that a hit shows; null where the catalogue lacks them."""
@@ -25,12 +26,13 @@ class Catalogue:
     def __init__(self, export: Path) -> None:
         path = export / "products.parquet"
         names = set(pq.read_schema(path).names)
-        self.products: pa.Table = pq.read_table(path, columns=[name for name in _READ if name in names])
+        read = pq.read_table(path, columns=[name for name in _READ if name in names])
+        self.products: pa.Table = read.combine_chunks()  # at once, so that the columns below are no second copy
         self._columns = {
             name: self.products.column(name).combine_chunks() if name in names else pa.nulls(len(self))
             for name in _READ
         }
-        self._row_of = {product: row for row, product in enumerate(self._columns["product_id"].to_pylist())}
+        self._lookup = Lookup(self._columns["product_id"])
 
     def __len__(self) -> int:
         """N."""
@@ -38,7 +40,17 @@ class Catalogue:
 
     def row(self, product_id: str) -> int:
         """Product index; -1 where there is no such product."""
-        return self._row_of.get(product_id, -1)
+        return self._lookup.row(product_id)
+
+    def rows(self, product_ids: Collection[str]) -> np.ndarray:
+        """Product indexes of those that there are, int64 [n], in the order given."""
+        rows = self._lookup.rows(list(product_ids))
+        return np.asarray(rows[rows >= 0])
+
+    def unknown(self, product_ids: Collection[str]) -> list[str]:
+        """Those that there are not, each once."""
+        ids = list(dict.fromkeys(product_ids))
+        return [product_id for product_id, row in zip(ids, self._lookup.rows(ids).tolist(), strict=True) if row < 0]
 
     def shown(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """The columns of `SHOWN` of some products."""
@@ -46,17 +58,17 @@ class Catalogue:
         columns = {name: self._columns[name].take(taken).to_pylist() for name in SHOWN}
         return [dict(zip(SHOWN, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def title(self, product_id: str) -> str:
+    def titles(self, product_ids: Sequence[str]) -> list[str]:
         """Empty where there is none."""
-        return self._cell("title", product_id) or ""
+        return [title or "" for title in self._cells("title", product_ids)]
 
-    def shop(self, product_id: str) -> str:
+    def shops(self, product_ids: Sequence[str]) -> list[str]:
         """Empty where there is none."""
-        return self._cell("shop_id", product_id) or ""
+        return [shop or "" for shop in self._cells("shop_id", product_ids)]
 
-    def tags(self, product_id: str) -> str:
+    def tags(self, product_ids: Sequence[str]) -> list[str]:
         """One a line, as the tower reads them; empty where there are none."""
-        return "\n".join(self._cell("tags", product_id) or ())
+        return ["\n".join(tags or ()) for tags in self._cells("tags", product_ids)]
 
     def titled(self, part: str, number: int) -> list[dict[str, Any]]:
         """Products with a text in their title, whatever its case: the first `number` of the catalogue."""
@@ -66,12 +78,14 @@ class Catalogue:
 
     def common(self, name: str) -> list[str]:
         """Values of a column, the most frequent first."""
-        counts = Counter(value for value in self._columns[name].to_pylist() if value)
-        return [value for value, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+        counted = pa.table({"value": self._columns[name]}).group_by("value").aggregate([([], "count_all")])
+        order = [("count_all", "descending"), ("value", "ascending")]
+        return [value for value in counted.sort_by(order).column("value").to_pylist() if value]
 
-    def _cell(self, name: str, product_id: str) -> Any:
-        row = self.row(product_id)
-        return None if row < 0 else self._columns[name][row].as_py()
+    def _cells(self, name: str, product_ids: Sequence[str]) -> list[Any]:
+        rows = self._lookup.rows(product_ids)
+        cells: list[Any] = self._columns[name].take(pa.array(rows, mask=rows < 0)).to_pylist()
+        return cells
 
 
 def matching(values: Sequence[str], part: str, number: int) -> list[str]:

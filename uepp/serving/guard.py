@@ -15,6 +15,8 @@ from uepp.serving.metrics import Metrics
 
 PUBLIC = ("/healthz", "/readyz", "/", "/page/")
 """Paths that need no token: whether the server is well, and the page's own files, which hold no data."""
+HEALTH = ("/healthz", "/readyz")
+"""Paths that are answered however many ask for others: who looks after the server must not take it for dead."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -35,6 +37,7 @@ class Guard:
         hosts: names that requests may be for, against DNS rebinding; none: any.
         max_body_bytes: of a request.
         timeout_seconds: until its body is there.
+        max_requests: under way at once, from their headers to the end of their answer; `HEALTH` does not count.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Guard:
         hosts: Collection[str] | None,
         max_body_bytes: int,
         timeout_seconds: float,
+        max_requests: int,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -53,6 +57,8 @@ class Guard:
         self._hosts = hosts
         self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
+        self._max_requests = max_requests
+        self._num_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it pass."""
@@ -60,6 +66,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begin, status = time.perf_counter(), 500
+        counts = scope["path"] not in HEALTH
 
         async def finish(message: Message) -> None:
             nonlocal status
@@ -71,18 +78,24 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        self._num_requests += counts
         try:
-            refusal = self._refusal(scope) or await self._read(scope, receive)
-            if isinstance(refusal, _Refusal):
-                await refusal.send(finish)
+            # nobody reads a body that is sent to health
+            body = self._refusal(scope) or (await self._read(scope, receive) if counts else receive)
+            if isinstance(body, _Refusal):
+                await body.send(finish)
             else:
-                await self._app(scope, refusal, finish)
+                await self._app(scope, body, finish)
         finally:
+            self._num_requests -= counts
             path = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - begin)
 
     def _refusal(self, scope: Scope) -> "_Refusal | None":
+        if self._num_requests > self._max_requests and scope["path"] not in HEALTH:
+            reason = f"{self._max_requests} requests are under way (serving.max_connections); try again later"
+            return _Refusal(503, reason, {"retry-after": "1"})
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
@@ -134,7 +147,7 @@ class _Refusal:
         self._status = status
         self._body = json.dumps({"detail": detail}).encode()
         self._headers = {"content-type": "application/json", "content-length": str(len(self._body)), **(headers or {})}
-        if status in (408, 413):
+        if status in (408, 413, 503):
             self._headers["connection"] = "close"  # the rest of the body is not read
 
     async def send(self, send: Send) -> None:

@@ -49,6 +49,9 @@ class Metrics:
             registry=registry,
         )
         self.cache_size = Gauge("uepp_cache_rankings", "rankings in the cache", ["layer"], registry=registry)
+        self.cache_bytes = Gauge(
+            "uepp_cache_bytes", "memory of the rankings in the cache", ["layer"], registry=registry
+        )
         self.reloads = Counter("uepp_reloads", "by result: loaded, unchanged, refused", ["result"], registry=registry)
         self.products = Gauge("uepp_products", "products that are searched", registry=registry)
         self.loaded = Gauge("uepp_export_loaded_timestamp_seconds", "when the export was loaded", registry=registry)

@@ -35,8 +35,16 @@ class Question:
 
     @property
     def options(self) -> tuple[Any, ...]:
-        """All but the features."""
-        return (self.depth, self.fusion, self.boosted, self.min_similarity, self.asked is not None)
+        """All but what the tower reads."""
+        return (self.depth, self._of_lexical, self.boosted, self.min_similarity, self.asked is not None)
+
+    @property
+    def _of_lexical(self) -> str | None:
+        """What BM25 reads, where it is asked: signs too (3/4"), and no cases, as far as is known here: of ASCII."""
+        if not self.fusion:
+            return None
+        query = self.features.query
+        return query.lower() if query.isascii() else query
 
     @cached_property
     def digest(self) -> bytes:
@@ -74,6 +82,11 @@ class Ranking:
     def __len__(self) -> int:
         """Products."""
         return len(self.rows)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays."""
+        return sum(part.nbytes for part in vars(self).values() if part is not None)
 
 
 def depth_of(needed: int, floor: int, num_products: int) -> int:

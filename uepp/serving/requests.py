@@ -1,6 +1,7 @@
 """What is asked: a request as it comes, and what the query tower reads of it."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from uepp.serving.catalogue import Catalogue
 from uepp.serving.people import People
 
 Value = str | float | tuple[str, ...]
+_ASCII_WORD = re.compile("[a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,27 @@ class Features:
 
     Attributes:
         values: by the tower's input: a text, degrees (NaN where unknown), or past texts, latest first.
+        words: of the query, where they are all that the tower reads of it; none: it reads the text as it is.
     """
 
     values: Mapping[str, Value]
+    words: str | None = None
 
     @property
     def query(self) -> str:
         """The text."""
         return str(self.values["query"])
 
+    @property
+    def told_apart(self) -> str:
+        """What the tower tells the query from others by: "Lamp!" and "lamp" may be the same to it."""
+        return self.query if self.words is None else self.words
+
     @cached_property
     def digest(self) -> bytes:
         """The same for the same features only (up to collisions of 128 bits)."""
-        return hashlib.blake2b(repr(sorted(self.values.items())).encode(), digest_size=16).digest()
+        values = {**self.values, "query": self.told_apart}
+        return hashlib.blake2b(repr(sorted(values.items())).encode(), digest_size=16).digest()
 
 
 class FeatureReader:
@@ -93,10 +103,21 @@ class FeatureReader:
         history: the run's settings, how many past events it reads.
         people: stored histories.
         catalogue: for titles, shops and tags of products.
+        reads_words: whether all that the tower reads of a query is its words; else it has a text encoder too, which may
+            tell cases and signs apart.
     """
 
-    def __init__(self, names: Sequence[str], history: HistoryConfig, people: People, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        history: HistoryConfig,
+        people: People,
+        catalogue: Catalogue,
+        *,
+        reads_words: bool = False,
+    ) -> None:
         numbers = history_inputs(history)
+        self._reads_words = reads_words
         self._names = tuple(names)
         self._numbers = {name: numbers[name] for name in names if name in numbers}
         self._people = people
@@ -119,7 +140,7 @@ class FeatureReader:
             InputError: the query holds no word, the user or a key of the context is unknown, a coordinate is missing
                 or out of range, or neither the tower nor a ranker that is asked for reads people or places.
         """
-        query = _checked_query(request.query)
+        query, words = _checked_query(request.query)
         context = _checked_context(request.context)
         past = self._given(request)
         if context and not (self.reads_places or request.rerank):
@@ -139,7 +160,7 @@ class FeatureReader:
                 values[name] = str(context.get(name, ""))
             else:
                 values[name] = self._past(name, request, past)
-        return Features(values)
+        return Features(values, words if self._reads_words else None)
 
     def asked(self, request: Request, features: Features, ranking: RankingFeatures) -> Asked:
         """What the ranker reads of a request that `read` let pass: the place, and a whole history.
@@ -155,8 +176,7 @@ class FeatureReader:
         def rows(given: Sequence[str] | None, kind: str) -> np.ndarray:
             if given is None:
                 return np.empty(0, np.int64) if request.user is None else self._people.rows(request.user, kind)
-            found = np.array([self._catalogue.row(product) for product in given], np.int64)
-            return found[found >= 0]
+            return self._catalogue.rows(given)
 
         clicked, shops = rows(request.clicked_products, "clicks"), request.recent_shops
         latitude, longitude = (float(request.context.get(name, float("nan"))) for name in COORDINATES)
@@ -173,8 +193,7 @@ class FeatureReader:
 
     def unknown_products(self, request: Request) -> list[str]:
         """Clicked and purchased products that the catalogue lacks; they are read as nothing."""
-        ids = dict.fromkeys([*(request.clicked_products or ()), *(request.purchased_products or ())])
-        return [product_id for product_id in ids if self._catalogue.row(product_id) < 0]
+        return self._catalogue.unknown([*(request.clicked_products or ()), *(request.purchased_products or ())])
 
     def inputs(self, features: Sequence[Features]) -> dict[str, tf.Tensor]:
         """Inputs of the query tower: string or float32 [R], histories string [R, n] padded with empty strings."""
@@ -203,25 +222,33 @@ class FeatureReader:
         number = self._numbers[name]
         clicked = past.get("clicked_products")
         if name == "purchased_tags" and "purchased_products" in past:
-            return tuple(self._catalogue.tags(product) for product in past["purchased_products"][:number])
+            return tuple(self._catalogue.tags(past["purchased_products"][:number]))
         if name == "recent_titles" and clicked is not None:
-            return tuple(self._catalogue.title(product) for product in clicked[:number])
+            return tuple(self._catalogue.titles(clicked[:number]))
         if name == "recent_shops" and clicked is not None and name not in past:
-            return tuple(self._catalogue.shop(product) for product in clicked[:number])
+            return tuple(self._catalogue.shops(clicked[:number]))
         if name in past:
             return past[name][:number]
         return () if request.user is None else self._people.latest(request.user, name, number)
 
 
-def _checked_query(query: str) -> str:
+def _checked_query(query: str) -> tuple[str, str]:
+    """The text with single spaces, and its words as the towers' tokens are made of them."""
     try:
         query.encode()
     except UnicodeEncodeError:
         raise InputError(f"query {query!r}: not valid UTF-8") from None
-    has_word = any(map(str.isalnum, query)) if query.isascii() else bool(normalize(tf.constant(query)).numpy())
-    if not has_word:
+    words = words_of(query)
+    if not words:
         raise InputError(f"query {query!r}: no word in it; give letters or digits")
-    return " ".join(query.split())
+    return " ".join(query.split()), words
+
+
+def words_of(query: str) -> str:
+    """What `normalize` makes of a text; of ASCII without TensorFlow, which takes longer than a hit of the cache."""
+    if query.isascii():
+        return " ".join(_ASCII_WORD.findall(query.lower()))
+    return str(normalize(tf.constant(query)).numpy().decode())
 
 
 def _checked_context(context: Mapping[str, str | float]) -> dict[str, str | float]:

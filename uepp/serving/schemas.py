@@ -38,9 +38,14 @@ class SearchRequest(BaseModel):
     min_similarity: float | Literal["auto", "off"] | None = Field(
         None,
         description="leave out what the towers find below this cosine, whatever its boost; auto: what negatives were "
-        "trained to stay below; off: leave out nothing; none: the server's setting",
+        "trained to stay below; off: leave out nothing; none: the server's setting. With fusion, what BM25 finds "
+        "stays, however low its cosine",
     )
-    fusion: bool = Field(False, description="fuse with BM25 by reciprocal ranks")
+    fusion: bool = Field(
+        False,
+        description="fuse with BM25 by reciprocal ranks; brings back products that min_similarity leaves out, where "
+        "BM25 finds them",
+    )
     boosted: bool = Field(True, description="let quality count, where the export has a boosting")
     rerank: bool = Field(False, description="let the run's ranker order the first products that were found")
 

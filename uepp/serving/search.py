@@ -111,7 +111,13 @@ class Searcher:
         self.catalogue = Catalogue(export)
         self.people = People(export, self.catalogue.products)
         names = tower_inputs(self._query_tower)
-        self.reader = FeatureReader(names, config.history, self.people, self.catalogue)
+        self.reader = FeatureReader(
+            names,
+            config.history,
+            self.people,
+            self.catalogue,
+            reads_words="text" not in config.model.query_encoders,
+        )
         self._ranker: Ranker | None = None
         self._no_ranker = f"this export has no ranker; make one with: uepp relevance rank {run_dir}"
         if has_ranker(export):
@@ -157,9 +163,8 @@ class Searcher:
     def search_many(self, requests: Sequence[Request]) -> list[list[Hit]]:
         """The hits of each request; those that the cache does not know are ranked together."""
         questions = [self.question(request) for request in requests]
-        rankings: dict[Any, Ranking] = {}
-        missing: dict[Any, tuple[Request, Question]] = {}
         answers: list[Ranking | None] = []
+        missing: dict[Any, Question] = {}
         for request, question in zip(requests, questions, strict=True):
             found = None
             if self._cache is not None:
@@ -167,16 +172,16 @@ class Searcher:
                     found = self._cache.get(request, question)
             answers.append(None if found is None else found.ranking)
             if found is None:
-                missing.setdefault(question.key, (request, question))
-        ranked = self.rank([question for _, question in missing.values()])
-        for (request, question), ranking in zip(missing.values(), ranked, strict=True):
-            rankings[question.key] = ranking
-            if self._cache is not None:
-                self._cache.put(request, question, ranking)
-        return [
-            self.hits(request, rankings[question.key] if answer is None else answer)
-            for request, question, answer in zip(requests, questions, answers, strict=True)
-        ]
+                missing.setdefault(question.key, question)
+        rankings = dict(zip(missing, self.rank(list(missing.values())), strict=True))
+        hits = []
+        for request, question, answer in zip(requests, questions, answers, strict=True):
+            if answer is None:
+                answer = rankings[question.key]
+                if self._cache is not None:
+                    self._cache.put(request, question, answer)  # for each: who asks is another's key
+            hits.append(self.hits(request, answer))
+        return hits
 
     def question(self, request: Request) -> Question:
         """What a request comes down to, with everything looked up that its ranking depends on.
@@ -202,7 +207,7 @@ class Searcher:
             if request.rerank and self._ranker is not None:
                 asked = self.reader.asked(request, features, self._ranker.features)
                 floor = max(floor, self._ranker.top)  # else a second page would be of another order than the first
-        needed = request.offset + request.k + len(set(request.exclude))
+        needed = request.offset + request.k + len(self.catalogue.rows(set(request.exclude)))
         depth = depth_of(needed, floor, len(self.catalogue))
         return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold, asked)
 
@@ -214,7 +219,7 @@ class Searcher:
     def hits(self, request: Request, ranking: Ranking) -> list[Hit]:
         """The page of a ranking that a request wants, without what it excludes."""
         with self._timed("hits"):
-            excluded = [self.catalogue.row(product) for product in request.exclude]
+            excluded = self.catalogue.rows(request.exclude)
             places = np.flatnonzero(~np.isin(ranking.rows, excluded))[request.offset : request.offset + request.k]
             ranker_ranks = [0] * len(places) if ranking.ranker_ranks is None else ranking.ranker_ranks[places].tolist()
             return [

@@ -17,6 +17,7 @@ from uepp.config import ServingConfig
 from uepp.errors import InputError
 from uepp.retrieval.export import check_is_run
 from uepp.serving.app import create_app
+from uepp.serving.connections import closing_silent
 from uepp.serving.metrics import Metrics
 from uepp.serving.service import RefusedError, Service
 
@@ -102,7 +103,7 @@ class _Process:
             access_log=False,
             server_header=False,
             lifespan="on",
-            limit_concurrency=settings.max_connections,
+            http=closing_silent(settings.timeout_seconds),
             timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )
         self._server = uvicorn.Server(config)
@@ -121,32 +122,32 @@ class _Process:
     async def beside(self) -> None:
         """Load, then wait for new exports."""
         assert self._server is not None
+        is_asked = asyncio.Event()
+        # before anything is loaded: a signal that nobody handles ends the process
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, is_asked.set)
         try:
             await self.service.start()
         except InputError as error:
             self._problem = error
             self._server.should_exit = True
             return
-        reloads: set[asyncio.Task[None]] = set()
-
-        def reload() -> None:
-            task = asyncio.get_running_loop().create_task(self._reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         self._announce(_address(self._listener))
-        if self._watch:
-            await self.service.watch(self._report)
-        await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reload_when(is_asked))
+            if self._watch:
+                tasks.create_task(self.service.watch(self._report))
 
-    async def _reload(self) -> None:
-        try:
-            is_new = await self.service.reload()
-        except RefusedError as error:
-            self._report(f"not reloaded: {error}")
-        else:
-            self._report("reloaded" if is_new else "not reloaded: the export is the one that is served")
+    async def _reload_when(self, is_asked: asyncio.Event) -> None:
+        """Reload whenever it is asked for; what is asked for meanwhile is done afterwards, once."""
+        while True:
+            await is_asked.wait()
+            is_asked.clear()
+            try:
+                is_new = await self.service.reload(wait=True)
+            except RefusedError as error:
+                self._report(f"not reloaded: {error}")
+            else:
+                self._report("reloaded" if is_new else "not reloaded: the export is the one that is served")
 
 
 def read_token(path: Path | None) -> str | None:

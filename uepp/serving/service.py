@@ -1,8 +1,9 @@
 """Search for many at once: cache, batches, and an export that can be replaced while requests are under way."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +21,21 @@ from uepp.serving.search import Hit, Searcher
 from uepp.serving.suggestions import Suggestions
 
 _NUM_EXAMPLES = 100
+_MOST_DOUBLINGS = 6  # of the time between two tries to reload
 
 
 class RefusedError(Exception):
-    """A reload that was not done; what was served before still is."""
+    """A reload that was not done; what was served before still is.
+
+    Args:
+        reason: in one line.
+        is_final: whether the export itself is why, so that another try would end like this one; else it is what goes on
+            here (no memory, too many open files, another reload).
+    """
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
 
 
 class Answer(NamedTuple):
@@ -68,16 +80,34 @@ class PageData(NamedTuple):
 
 @dataclass
 class _Generation:
-    """An export in use, and what belongs to it."""
+    """An export in use, and what belongs to it.
+
+    BM25 takes many times as long as tower and index together, and question by question. So those that are fused have a
+    thread of their own, and no other waits for them.
+    """
 
     searcher: Searcher
     page: PageData | None
     cache: RankingCache
     batcher: Batcher[Question, Ranking]
+    fusing_batcher: Batcher[Question, Ranking]
     under_way: dict[Any, _Work] = field(default_factory=dict)
     num_users: int = 0
     is_retired: bool = False
     is_free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def num_waiting(self) -> int:
+        """Questions that wait for a thread."""
+        return self.batcher.num_waiting + self.fusing_batcher.num_waiting
+
+    async def rank(self, question: Question) -> Ranking:
+        """The answer, of the thread that is for such questions."""
+        return await (self.fusing_batcher if question.fusion else self.batcher).ask(question)
+
+    async def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        await asyncio.gather(self.batcher.close(), self.fusing_batcher.close())
 
 
 class Service:
@@ -147,11 +177,12 @@ class Service:
                 cache_age_seconds=None if found is None else found.age_seconds,
             )
 
-    async def reload(self, *, any_run: bool = False) -> bool:
+    async def reload(self, *, any_run: bool = False, wait: bool = False) -> bool:
         """Take up the export that is there now; requests under way end with the old one.
 
         Args:
             any_run: also take the export of another run than the one that is served.
+            wait: for a reload that is under way, and then look whether it took up what is there; else it is refused.
 
         Returns:
             False where it is the one that is served already.
@@ -159,7 +190,7 @@ class Service:
         Raises:
             RefusedError: it does not fit or does not load, or another reload is under way.
         """
-        if self._loading.locked():
+        if self._loading.locked() and not wait:
             raise RefusedError("a reload is under way already")
         async with self._loading:
             old = self._current()
@@ -170,37 +201,45 @@ class Service:
                 self._now = await self._load()
             except Exception as error:  # whatever is wrong with the new one, the old one still serves
                 self.metrics.reloads.labels("refused").inc()
-                reason = " ".join(str(error).split())
+                reason = " ".join(str(error).split()) or type(error).__name__
                 known = isinstance(error, InputError)
                 raise RefusedError(
-                    reason if known else f"{self.run_dir / 'export'}: does not load ({reason})"
+                    reason if known else f"{self.run_dir / 'export'}: does not load ({reason})",
+                    # a file that cannot be opened now is told as bad input too
+                    is_final=known and not isinstance(error.__context__, OSError),
                 ) from error
             self.metrics.reloads.labels("loaded").inc()
             self._retire(old)
             return True
 
-    async def watch(self, report: Any) -> None:
-        """Reload whenever the manifest changes, for ever.
+    async def watch(self, report: Callable[[str], None]) -> None:
+        """Reload whenever the manifest changes, for ever; what fails for no fault of the export is tried again.
 
         Args:
             report: is told in a line what happened.
         """
-        refused = None
+        loop = asyncio.get_running_loop()
+        tried, failures, again_at = None, 0, 0.0
         while True:
             await asyncio.sleep(self.settings.watch_seconds)
             try:
                 manifest = await asyncio.to_thread(_manifest, self.run_dir)
-                if manifest == refused or not self.is_ready:
-                    continue
-                if await self.reload():
+            except InputError:
+                continue  # an export is being put there
+            if manifest != tried:
+                tried, failures, again_at = manifest, 0, 0.0
+            if not self.is_ready or loop.time() < again_at:
+                continue
+            try:
+                if await self.reload(wait=True):
                     when = self.searcher.refreshed
                     about = "" if when is None else f", catalogue refreshed on {when}"
                     report(f"reloaded: {len(self.searcher.catalogue):,} products{about}")
+                failures = 0
             except RefusedError as error:
-                refused = manifest  # said once
-                report(f"not reloaded: {error}")
-            except InputError:
-                continue  # an export is being put there
+                wait = math.inf if error.is_final else self.settings.watch_seconds * 2 ** min(failures, _MOST_DOUBLINGS)
+                failures, again_at = failures + 1, loop.time() + wait
+                report(f"not reloaded: {error}" + ("" if error.is_final else f"; tried again in {wait:g} s"))
 
     async def close(self) -> None:
         """Answer what is under way, then let go of everything."""
@@ -212,9 +251,11 @@ class Service:
     def refresh_gauges(self) -> None:
         """Bring the metrics up to date that are values of now."""
         if self._now is not None:
-            self.metrics.waiting.set(self._now.batcher.num_waiting)
+            self.metrics.waiting.set(self._now.num_waiting)
             for layer, size in self._now.cache.sizes.items():
                 self.metrics.cache_size.labels(layer).set(size)
+            for layer, num_bytes in self._now.cache.num_bytes.items():
+                self.metrics.cache_bytes.labels(layer).set(num_bytes)
 
     def _current(self) -> _Generation:
         if self._now is None:
@@ -237,23 +278,20 @@ class Service:
         key = question.key
         work = generation.under_way.get(key)
         if work is None:
-            work = _Work(asyncio.get_running_loop().create_task(self._compute(generation, request, question)))
+            work = _Work(asyncio.get_running_loop().create_task(generation.rank(question)))
             generation.under_way[key] = work
         else:
             self.metrics.joined.inc()
         work.num_waiting += 1
         try:
-            return await asyncio.shield(work.task)  # one who gives up must not take the answer from the others
+            ranking = await asyncio.shield(work.task)  # one who gives up must not take the answer from the others
         finally:
             work.num_waiting -= 1
             if not work.num_waiting:
                 work.task.cancel()  # has no effect where it is done
                 if generation.under_way.get(key) is work:
                     del generation.under_way[key]
-
-    async def _compute(self, generation: _Generation, request: Request, question: Question) -> Ranking:
-        ranking = await generation.batcher.ask(question)
-        generation.cache.put(request, question, ranking)
+        generation.cache.put(request, question, ranking)  # for each: who asks is another's key
         return ranking
 
     async def _load(self) -> _Generation:
@@ -261,19 +299,13 @@ class Service:
         cache = RankingCache(
             settings.cache,
             size=settings.cache_size,
+            num_bytes=settings.cache_bytes,
             user_ttl_seconds=settings.user_ttl_seconds,
             features_ttl_seconds=settings.features_ttl_seconds,
         )
         before = await asyncio.to_thread(_manifest, self.run_dir)
         searcher, page = await asyncio.to_thread(self._read_export)
-        batcher = Batcher(
-            searcher.rank,
-            max_batch=settings.max_batch,
-            max_waiting=settings.max_waiting,
-            prepare=lambda: _limit_threads(settings.threads),
-            on_batch=self.metrics.batch.observe,
-            on_wait=lambda seconds: self.metrics.part("queue", seconds),
-        )
+        batcher, fusing_batcher = self._batcher(searcher), self._batcher(searcher)
         try:
             await batcher.run(lambda: searcher.warm_up(settings.max_batch))
             # only now: what is lazy was read in the warm-up
@@ -289,7 +321,17 @@ class Service:
         self.metrics.info.labels(str(searcher.manifest.get("run_id")), str(searcher.manifest.get("uepp_version"))).set(
             1
         )
-        return _Generation(searcher, page, cache, batcher)
+        return _Generation(searcher, page, cache, batcher, fusing_batcher)
+
+    def _batcher(self, searcher: Searcher) -> Batcher[Question, Ranking]:
+        return Batcher(
+            searcher.rank,
+            max_batch=self.settings.max_batch,
+            max_waiting=self.settings.max_waiting,
+            prepare=lambda: _limit_threads(self.settings.threads),
+            on_batch=self.metrics.batch.observe,
+            on_wait=lambda seconds: self.metrics.part("queue", seconds),
+        )
 
     def _read_export(self) -> tuple[Searcher, PageData | None]:
         searcher = Searcher(self.run_dir, depth=self.settings.depth)
@@ -319,7 +361,7 @@ class Service:
 
         async def close() -> None:
             await generation.is_free.wait()
-            await generation.batcher.close()
+            await generation.close()
 
         task = asyncio.get_running_loop().create_task(close())
         self._closing.add(task)

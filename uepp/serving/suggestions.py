@@ -1,9 +1,11 @@
 """What the page offers while somebody types."""
 
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uepp.features.raw import PLACE
@@ -27,7 +29,7 @@ class Suggestions:
     def __init__(self, export: Path, catalogue: Catalogue, people: People) -> None:
         self._catalogue = catalogue
         self._texts = {"query": _queries(export / "query_counts.parquet"), "shop": catalogue.common("shop_id")}
-        self._places = _places(people)
+        self._places = _places(people.places)
 
     def of(self, kind: Kind, part: str, number: int) -> list[dict[str, Any]]:
         """Suggestions with a text in their name, each with `label` and what it stands for.
@@ -56,31 +58,46 @@ def _queries(path: Path) -> list[str]:
     return table.column("query").to_pylist()
 
 
-def _places(people: People) -> dict[str, dict[str, Any]]:
-    """By label: a typical context for each country and region, those with most people first."""
-    contexts = Counter(tuple(place.get(name) for name in PLACE) for place in people.last_places())
-    by_region: dict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
-    sizes: Counter[tuple[Any, ...]] = Counter()
-    for context, count in contexts.items():
-        by_region[context[:2]].append(context)
-        sizes[context[:2]] += count
+def _places(contexts: pa.Table) -> dict[str, dict[str, Any]]:
+    """By label: a typical context for each country and region, those with most people first.
+
+    Typical is one in the usual language, if possible whole, of many people.
+
+    Args:
+        contexts: of people, columns of `PLACE`.
+    """
+    counted = contexts.group_by(list(PLACE)).aggregate([([], "count_all")])
+    counts = np.asarray(counted.column("count_all"), np.float64)
+    country, region, language = (_codes(counted.column(name)) for name in ("country", "region", "language"))
+    region = _pairs(country, region)
+    spoken = _pairs(region, language)
+    unknown = np.sum([np.asarray(column.is_null()) for column in counted.select(PLACE).columns], axis=0)
+    keys = {
+        "place": region,
+        "speakers": -np.bincount(spoken, counts)[spoken],
+        "unknown": unknown,
+        "people": -counts,
+        **{name: counted.column(name).cast(pa.string()) for name in PLACE},
+    }
+    order = np.asarray(pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys]))
+    _, first = np.unique(region[order], return_index=True)
+    sizes = np.bincount(region, counts)
+    typical = zip(counted.select(PLACE).take(order[first]).to_pylist(), sizes.tolist(), strict=True)
     places = {}
-    for region in sorted(by_region, key=lambda region: (-sizes[region], str(region)))[:_NUM_PLACES]:
-        typical = _typical({context: contexts[context] for context in by_region[region]})
-        place = {name: value for name, value in zip(PLACE, typical, strict=True) if value is not None}
+    for context, _ in sorted(typical, key=lambda one: (-one[1], str((one[0]["country"], one[0]["region"]))))[
+        :_NUM_PLACES
+    ]:
+        place = {name: value for name, value in context.items() if value is not None}
         label = " ".join(str(place[name]) for name in ("country", "region", "zip") if name in place)
         places[label or ", ".join(str(value) for value in place.values())] = place
     return places
 
 
-def _typical(counts: dict[tuple[Any, ...], int]) -> tuple[Any, ...]:
-    """Of contexts and how many people have them: one in the usual language, if possible whole, of many people."""
-    language = PLACE.index("language")
-    speakers: Counter[Any] = Counter()
-    for context, count in counts.items():
-        speakers[context[language]] += count
+def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Numbers of the pairs that occur."""
+    return np.unique(one * np.int64(1 + other.max(initial=0)) + other, return_inverse=True)[1]
 
-    def key(context: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (-speakers[context[language]], context.count(None), -counts[context], str(context))
 
-    return min(counts, key=key)
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers of a column's values, null among them."""
+    return np.asarray(column.combine_chunks().dictionary_encode("encode").indices)
