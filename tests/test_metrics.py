@@ -206,7 +206,7 @@ def test_requests_of_one_query_are_drawn_together() -> None:
 
 def test_an_interval_leaves_out_what_has_no_value() -> None:
     day = np.array(["mon", "mon", "tue", "wed"])
-    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day, np.array(list("qqqr"))) == (0.5, 0.5)
+    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day, np.arange(4)) == pytest.approx((0.5, 0.5))
     assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day, np.arange(4)))
     assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str), np.array([])))
 
@@ -364,24 +364,32 @@ def test_auroc_of_who_lists_nothing_is_a_half() -> None:
 # Intervals and tests
 
 
-def test_resampled_means_are_those_of_drawn_queries() -> None:
-    """By a loop with the same draws: each drawn query brings its requests of every day along."""
+def test_resampled_means_are_those_of_weighted_queries() -> None:
+    """By a loop with the same weights: each query has one, for its requests of every day."""
     rng = np.random.default_rng(1)
     day = np.array(["a"] * 7 + ["b"] * 4)
     query = np.array(list("xyzxvvw" + "zxuu"))
     values = rng.random((11, 3))
     values[2, 1] = values[8:, 1] = np.nan
     found = resampled_means(values, day, query, num_resamples=50, seed=3)
-    names = np.unique(query)
-    drawn = names[np.random.default_rng(3).integers(0, len(names), (50, len(names)))]
+    names = np.unique(query).tolist()
+    weights = np.random.default_rng(3).standard_exponential((50, len(names)))
     for resample in range(50):
-        rows = [row for name in drawn[resample] for row in np.flatnonzero(query == name)]
+        weight = np.array([weights[resample, names.index(name)] for name in query])
         for column in range(3):
-            days = [[values[row, column] for row in rows if day[row] == label] for label in "ab"]
-            means = [np.nanmean(of_day) for of_day in days if len(of_day) and not np.isnan(of_day).all()]
-            np.testing.assert_allclose(found[resample, column], np.mean(means) if means else np.nan)
+            there = [(day == label) & ~np.isnan(values[:, column]) for label in "ab"]
+            means = [np.average(values[rows, column], weights=weight[rows]) for rows in there if rows.any()]
+            np.testing.assert_allclose(found[resample, column], np.mean(means))
     np.testing.assert_allclose(resampled_means(values[:, :1], day, query, 50, 3), found[:, :1])
     assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), np.arange(3), 5)).all()
+
+
+def test_resampled_means_are_not_off_where_days_are_small() -> None:
+    """Twenty days of one request each, which all fail, and one of many, which succeed: drawn, some days were absent."""
+    day = np.array([f"{number:02}" for number in range(20)] + ["99"] * 200)
+    values = np.array([0.0] * 20 + [1.0] * 200)
+    assert paired_interval(values, day, np.arange(220)) == pytest.approx((1 / 21, 1 / 21))
+    assert mean_over_days(values, day) == pytest.approx(1 / 21)
 
 
 def p_value_oracle(differences: list[float], days: list[str]) -> float:

@@ -181,12 +181,13 @@ def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
 def resampled_means(
     values: np.ndarray, day: np.ndarray, group: np.ndarray, num_resamples: int = 2_000, seed: int = 0
 ) -> np.ndarray:
-    """Bootstrap of `mean_over_days` over groups of requests, of several columns with the same draws.
+    """Bayesian bootstrap of `mean_over_days` over groups of requests, of several columns with the same draws.
 
     Requests of one query are answered well or badly together, so they are drawn together, on all of its days: each
-    resample draws as many groups as there are, with replacement, and takes all of their requests as often. Days are
-    given, not drawn. The difference of two columns' means is the mean of their paired difference, since both have the
-    same draws.
+    resample gives every group a weight from the exponential distribution, for all of its requests (Rubin, The Bayesian
+    Bootstrap, 1981). Drawing whole groups with replacement would leave out days that few ask on, and so be off the
+    mean; these weights are not, since a day's mean has the expectation of its plain mean. Days are given, not drawn.
+    The difference of two columns' means is the mean of their paired difference, since both have the same draws.
 
     Args:
         values: float [R, M], added up in their own precision; NaN is left out of its column.
@@ -206,14 +207,12 @@ def resampled_means(
     step = max(1, 1_000_000 // max(num_groups, 1))
     for begin in range(0, num_resamples, step):
         rows = min(step, num_resamples - begin)
-        drawn = rng.integers(0, num_groups, (rows, num_groups))
-        drawn += np.arange(0, rows * num_groups, num_groups)[:, np.newaxis]
-        times = np.bincount(drawn.ravel(), minlength=rows * num_groups).reshape(rows, num_groups).astype(values.dtype)
+        weights = rng.standard_exponential((rows, num_groups)).astype(values.dtype)
         for present, sums, counts in of_days:
-            times_of_day = times[:, present]
-            sum_of_day, num_values = times_of_day @ sums, times_of_day @ counts
-            is_value = num_values > 0
-            means = np.divide(sum_of_day, num_values, out=np.zeros_like(sum_of_day), where=is_value)
+            weights_of_day = weights[:, present]
+            sum_of_day, weight = weights_of_day @ sums, weights_of_day @ counts
+            is_value = weight > 0
+            means = np.divide(sum_of_day, weight, out=np.zeros_like(sum_of_day), where=is_value)
             totals[begin : begin + rows] += means
             num_days[begin : begin + rows] += is_value
     return np.divide(totals, num_days, out=np.full_like(totals, np.nan), where=num_days > 0)
@@ -239,7 +238,7 @@ def paired_interval(
     num_resamples: int = 2_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of `mean_over_days` of paired differences, over groups of requests.
+    """Bayesian bootstrap interval of `mean_over_days` of paired differences, over groups of requests.
 
     It holds the middle `confidence` of the means of `resampled_means` (percentile method).
 

@@ -185,7 +185,7 @@ def how_sure(facts: Facts) -> list[str]:
         f"{wording.count(of_all['num_requests'])} requests with {wording.count(of_all['num_queries'])} different "
         f"queries, on {len(days)} {unit} ({span}) that neither training nor tuning has seen. "
         "BM25 was tuned on the days between.",
-        "Intervals come from drawing the queries of these days again (bootstrap), each with all of its requests, "
+        "Intervals come from random weights of these days' queries (bootstrap), each for all of its requests, "
         "p-values from a paired randomisation test. Each is for its own comparison, not corrected for the number of "
         "groups and systems that are looked at.",
     ]
