@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -310,7 +311,7 @@ def test_health_is_answered_however_many_ask(exports: Path, held: threading.Even
 
         def ask(query: str) -> None:
             while client.get("/search", params={"query": query}).status_code == 503:
-                pass  # what looks whether both are there may have taken a place
+                time.sleep(0.01)  # what looks whether both are there may have taken a place
 
         threads = [threading.Thread(target=ask, args=(query,)) for query in ("one", "two")]
         for thread in threads:
