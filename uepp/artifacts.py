@@ -5,11 +5,12 @@ meets a half-written file. A manifest lists the SHA-256 of every file of a direc
 """
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,16 @@ def write_manifest(directory: Path, known: Mapping[str, str] | None = None, **fa
         known: SHA-256 of files that need not be read, by path.
         facts: what else it says.
     """
-    paths = {
-        str(file.relative_to(directory)): file
-        for file in sorted(directory.rglob("*"))
-        if file.is_file() and file.name != MANIFEST
-    }
+    write_json(directory / MANIFEST, {**facts, "files": file_digests(directory, known)})
+
+
+def file_digests(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of every file of a directory but its manifest, by path; of those that are known, without reading them."""
     known = known or {}
-    files = {name: known[name] if name in known else sha256(path) for name, path in paths.items()}
-    write_json(directory / MANIFEST, {**facts, "files": files})
+    names = {
+        str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file() and file.name != MANIFEST
+    }
+    return {name: known[name] if name in known else sha256(directory / name) for name in sorted(names)}
 
 
 def check_manifest(directory: Path) -> dict[str, Any]:
@@ -159,6 +162,35 @@ def check_manifest(directory: Path) -> dict[str, Any]:
         if sha256(file) != expected:
             raise InputError(f"{file}: differs from its SHA-256 in {MANIFEST}; it was changed or damaged, export again")
     return manifest
+
+
+@contextmanager
+def locked_directory(directory: Path, on_busy: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock of a directory, which is there, until the block ends; no file tells of it.
+
+    Args:
+        directory: any; one lock for all processes.
+        on_busy: called where another process holds it; the lock is waited for if it returns.
+
+    Yields:
+        Whether it is held: False where the file system has no locks.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        yield _is_locked(descriptor, on_busy)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int, on_busy: Callable[[], None]) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_busy()
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def fingerprint(*parts: Any) -> str:

@@ -12,16 +12,16 @@ from uepp.retrieval.product_index import ProductIndex
 
 _NUM_REQUESTS = 200
 _WARM_UP = 10
-_DEPTH = 200  # as the server's default
 
 
-def query_latency(export: Path, towers: Towers, requests: RawRequests, seed: int = 0) -> dict[str, Any]:
+def query_latency(export: Path, towers: Towers, requests: RawRequests, depth: int, seed: int = 0) -> dict[str, Any]:
     """Time requests one after another, as they come to a server: each alone, in the index that the export has.
 
     Args:
         export: of the run.
         towers: the run.
         requests: R, of which at most 200 are drawn.
+        depth: products that are searched for, as a server does.
         seed: of the draw.
 
     Returns:
@@ -30,14 +30,14 @@ def query_latency(export: Path, towers: Towers, requests: RawRequests, seed: int
     index = ProductIndex.open(export)
     drawn = np.random.default_rng(seed).permutation(len(requests))[:_NUM_REQUESTS]
     for row in drawn[:_WARM_UP]:
-        index.search(towers.embed(requests.take(np.array([row]))), _DEPTH)
+        index.search(towers.embed(requests.take(np.array([row]))), depth)
     moments = []
     for row in drawn:
         one = requests.take(np.array([row]))
         begin = time.perf_counter()
         vectors = towers.embed(one)
         between = time.perf_counter()
-        index.search(vectors, _DEPTH)
+        index.search(vectors, depth)
         moments.append((begin, between, time.perf_counter()))
     of_tower, of_index = 1_000 * np.diff(np.array(moments)).T
     p50, p99 = np.percentile(of_tower + of_index, [50, 99])

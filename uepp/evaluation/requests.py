@@ -60,18 +60,6 @@ class Requests:
         """[R] texts."""
         return self.raw.queries
 
-    def where(self, is_kept: np.ndarray) -> "Requests":
-        """Some of the requests, by a mask bool [R]."""
-        row_of, is_kept_target = np.cumsum(is_kept) - 1, is_kept[self.targets.request]
-        return Requests(
-            raw=self.raw.take(np.flatnonzero(is_kept)),
-            day=self.day[is_kept],
-            num_products=self.num_products[is_kept],
-            targets=Targets(row_of[self.targets.request[is_kept_target]], self.targets.product_index[is_kept_target]),
-            is_repeat=self.is_repeat[is_kept_target],
-            is_signed_in=self.is_signed_in[is_kept],
-        )
-
     @property
     def has_history(self) -> np.ndarray:
         """Whether who asked had searched, clicked or bought before, bool [R]."""

@@ -93,7 +93,7 @@ def evaluate_run(
             measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
     if data is None and events is None and window == "report":
         with announced(console, "latency"):
-            add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw))
+            add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw, config.serving.depth))
     with announced(console, "intervals"):
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
     metrics = {

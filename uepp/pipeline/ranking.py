@@ -5,22 +5,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 
 import uepp
 from uepp.artifacts import MANIFEST, read_json, write_json
-from uepp.config import Config, load_config
+from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.measures import Measured
 from uepp.evaluation.recall import report, without_nan
-from uepp.evaluation.requests import Requests, load_requests
+from uepp.evaluation.requests import Requests
 from uepp.evaluation.reranking import measure_lists
 from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import ALL, Slices, slices_of
 from uepp.metrics import mean_over_days, ndcg_at, paired_interval, target_positions
-from uepp.pipeline.stored import read_run
+from uepp.pipeline.stored import read_run, read_windows
 from uepp.relevance.pair_scores import TRAINED_QUERIES, PairScores, trained_queries
 from uepp.relevance.pairs import query_key
 from uepp.relevance.ranker import (
@@ -121,8 +120,10 @@ def rank(
     with announced(console, "requests"):
         towers = Towers(export_dir, config.history, is_boosted=(export_dir / BOOSTING).exists())
         seen = None if pairs is None else trained_queries(pairs.directory)
-        windows = ("selection", "report")
-        selection, reported = (_find(run_dir, config, name, towers, features, seen or ()) for name in windows)
+        windows = read_windows(run_dir)
+        selection, reported = (
+            _find(asked, export_dir, config.ranker.top, towers, features, seen or ()) for asked in windows.values()
+        )
         is_listed = [
             float(found.is_bought.any(axis=1).mean()) if len(found.rows) else 0.0 for found in (selection, reported)
         ]
@@ -262,27 +263,26 @@ def _refuse_too_few(selection: _Found, reported: _Found) -> None:
 
 
 def _find(
-    run_dir: Path,
-    config: Config,
-    window: str,
+    asked: Requests,
+    export_dir: Path,
+    top: int,
     towers: Towers,
     features: RankingFeatures,
     seen: Collection[str],
 ) -> _Found:
-    """The lists that exact search gives to a window's requests, from the catalogue as of their day.
+    """The first `top` that exact search gives to requests, from the catalogue as of their day.
 
     Requests whose query's key is in `seen` are left out.
     """
-    export_dir, (_, _, mined) = run_dir / "export", read_run(run_dir)
-    asked = load_requests(mined / "requests.parquet", window, pq.read_table(export_dir / "products.parquet"))
-    requests = asked.where(np.array([query_key(query) not in seen for query in asked.queries], bool))
-    rows = np.full((len(requests), config.ranker.top), -1, np.int64)
+    is_new = [query_key(query) not in seen for query in asked.queries]
+    requests = asked.take(np.flatnonzero(is_new))
+    rows = np.full((len(requests), top), -1, np.int64)
     similarities = np.full(rows.shape, -np.inf, np.float32)
     if len(requests):
         queries = towers.embed(requests.raw)
         for num_products in np.unique(requests.num_products).tolist():
             part = requests.num_products == num_products
-            rows[part] = towers.search(queries[part], config.ranker.top, num_products)
+            rows[part] = towers.search(queries[part], top, num_products)
         similarities = ProductVectors.open(export_dir).similarities(queries, rows)
     is_bought = np.zeros(rows.shape, bool)
     targets = requests.targets

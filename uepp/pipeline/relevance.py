@@ -28,13 +28,13 @@ from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.training import fit, logits_of
 from uepp.runs.directory import (
-    COSTS,
     add_facts,
     announced,
     check_run,
     checked_data,
     nothing_left,
     open_run,
+    read_costs,
     refuse_changes,
 )
 from uepp.runs.strategies import choose_strategy, num_workers
@@ -126,7 +126,7 @@ def train_relevance(
     # -------------------------------------------------------------------------------------- export
     with announced(console, "export", run_dir=run_dir):
         _write_cross_encoder(fitted.encoder, settings, pairs, run_dir)
-    seconds = read_json(run_dir / COSTS)["seconds"]["training"]
+    seconds = read_costs(run_dir)["seconds"]["training"]
     write_json(
         run_dir / "training.json",
         {"steps": fitted.step, "best_step": fitted.best_step, "seconds": seconds, **speed(run_dir / "logs")},

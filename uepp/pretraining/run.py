@@ -31,13 +31,13 @@ from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
 from uepp.runs.directory import (
-    COSTS,
     add_facts,
     announced,
     check_run,
     checked_data,
     nothing_left,
     open_run,
+    read_costs,
     refuse_changes,
 )
 from uepp.runs.strategies import choose_strategy, num_workers
@@ -143,7 +143,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
             "steps": fitted.step,
             "best_step": fitted.best_step,
             "num_pairs": len(trained),
-            "seconds": read_json(run_dir / COSTS)["seconds"]["training"],
+            "seconds": read_costs(run_dir)["seconds"]["training"],
             "held_out": {
                 "num_products": len(reported),
                 "num_pieces": int((reported.queries != 0).sum()),

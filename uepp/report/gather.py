@@ -14,7 +14,7 @@ from uepp.config import Config
 from uepp.errors import InputError
 from uepp.evaluation.slices import ALL
 from uepp.retrieval.boosting import BOOSTING
-from uepp.runs.directory import COSTS
+from uepp.runs.directory import read_costs
 
 OPPONENT = "bm25"
 """The system that the answer compares with: tuned BM25."""
@@ -118,7 +118,7 @@ def gather(
         num_events=_num_rows(data / "events.parquet"),
         num_examples=_num_rows(mined / "examples.parquet"),
         training=_training(run_dir / "logs" / "training.csv", config.training.batch_size),
-        costs=read_json(run_dir / COSTS) if (run_dir / COSTS).exists() else {},
+        costs=read_costs(run_dir),
         sizes=_sizes(run_dir, export),
         boosting=_boosting(run_dir, export, manifest["run_id"]),
         tuning=_of_run(run_dir / "tuning" / "report.json", manifest["run_id"]),

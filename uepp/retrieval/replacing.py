@@ -1,14 +1,12 @@
 """One writer of an export at a time: what replaces it is made of what it was."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from uepp.artifacts import MANIFEST, atomic_directory, read_json
+from uepp.artifacts import MANIFEST, atomic_directory, locked_directory, read_json
 from uepp.errors import InputError
 
 
@@ -27,25 +25,15 @@ def replacing(directory: Path, seen: dict[str, Any] | None = None) -> Iterator[P
         InputError: somebody else writes it, or did after `seen` was read.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(directory.parent, os.O_RDONLY)
-    try:
-        if _is_locked(lock, directory):
+
+    def refuse() -> None:
+        raise InputError(f"{directory}: another process is writing it; do it again when that has ended")
+
+    with locked_directory(directory.parent, refuse) as is_locked:
+        if is_locked:
             for left in directory.parent.glob(f".{directory.name}.*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
         if seen is not None and read_json(directory / MANIFEST) != seen:
             raise InputError(f"{directory}: was replaced meanwhile; do it again, with the new one")
         with atomic_directory(directory) as folder:
             yield folder
-    finally:
-        os.close(lock)
-
-
-def _is_locked(descriptor: int, directory: Path) -> bool:
-    """Lock, until the descriptor is closed; False where the file system cannot."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{directory}: another process is writing it; do it again when that has ended") from None
-    except OSError:
-        return False
-    return True

@@ -153,23 +153,25 @@ def announced(console: Console, name: str, *, run_dir: Path | None = None, adds:
     seconds = time.perf_counter() - begin
     console.print(f"  {name}: {seconds:.0f} s", highlight=False)
     if run_dir is not None:
-        _keep_cost(run_dir / COSTS, name, seconds, adds)
+        _keep_cost(run_dir, name, seconds, adds)
 
 
 def add_cost(run_dir: Path, **figures: Any) -> None:
     """Keep other figures in the run's `costs.json`."""
-    write_json(run_dir / COSTS, {**_costs(run_dir / COSTS), **figures})
+    write_json(run_dir / COSTS, {**read_costs(run_dir), **figures})
 
 
-def _costs(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {"seconds": {}, "peak_memory_bytes": 0}
+def read_costs(run_dir: Path) -> dict[str, Any]:
+    """What `costs.json` of a run holds; `seconds` is empty where nothing was kept yet."""
+    path = run_dir / COSTS
+    return read_json(path) if path.exists() else {"seconds": {}}
 
 
-def _keep_cost(path: Path, name: str, seconds: float, adds: bool) -> None:
-    costs = _costs(path)
+def _keep_cost(run_dir: Path, name: str, seconds: float, adds: bool) -> None:
+    costs = read_costs(run_dir)
     before = costs["seconds"].get(name, 0) if adds else 0
     costs["seconds"][name] = round(before + seconds, 1)
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    costs["peak_memory_bytes"] = max(costs["peak_memory_bytes"], peak)
-    write_json(path, costs)
+    costs["peak_memory_bytes"] = max(costs.get("peak_memory_bytes", 0), peak)
+    write_json(run_dir / COSTS, costs)

@@ -62,7 +62,7 @@ def run_all(
                 number, process = running.pop(sentinel)
                 peak = max(peak, on_end(number, process.error()) or 0)
     finally:
-        _end(process for _, process in running.values())
+        _end([process for _, process in running.values()])
 
 
 def run_one(task: Task) -> None:
@@ -89,9 +89,8 @@ def _has_room(running: "list[_Process]", jobs: int | None, peak: int) -> bool:
     return bool(psutil.virtual_memory().available - growth >= 1.1 * peak)
 
 
-def _end(running: "Sequence[_Process] | Any") -> None:
+def _end(processes: "Sequence[_Process]") -> None:
     """Tell them to stop, and wait; a second interruption kills them."""
-    processes = list(running)
     try:
         for process in processes:
             process.terminate()

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import uepp
-from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
+from uepp.artifacts import MANIFEST, file_digests, fingerprint, read_json, sha256
 from uepp.config import Config, load_config, merge_settings, shipped_studies
 from uepp.data.schema import read_dataset_facts
 from uepp.errors import InputError
@@ -160,7 +160,8 @@ def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[s
         config = _placed(study.config, merge_settings(study.settings, encoder.settings), out, data)
         made_of = config.model_dump(mode="json", include={"pretraining", "text", "data"})
         del made_of["data"]["path"]
-        source = None if encoder.source is None else _content(Path(encoder.source)) or encoder.source
+        is_folder = encoder.source is not None and Path(encoder.source).is_dir()
+        source = file_digests(Path(encoder.source or "")) if is_folder else encoder.source
         key = fingerprint("encoder", source, made_of, digests.of(config), uepp.__version__)
         cells.append(EncoderCell(name, encoder.source, config, key))
     return cells
@@ -246,13 +247,6 @@ class _Digests:
             train_end = read_dataset_facts(Path(path)).get("train_end")
             self._known[path] = [*map(sha256, files), str(train_end)]
         return self._known[path]
-
-
-def _content(folder: Path) -> list[list[str]] | None:
-    """Names and digests of a folder's files; none: it is none."""
-    if not folder.is_dir():
-        return None
-    return [[str(file.relative_to(folder)), sha256(file)] for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def cell_key(config: Config, data: list[str], encoder: str | None = None) -> str:

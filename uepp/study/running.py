@@ -1,25 +1,23 @@
 """Running the cells of a study: each in a process of its own, once, and kept."""
 
 import csv
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import uepp
-from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
+from uepp.artifacts import MANIFEST, atomic_file, fingerprint, locked_directory, read_json, write_json
 from uepp.config import Config, TextConfig, load_config, save_config
 from uepp.errors import InputError
 from uepp.evaluation.systems import LABELS
-from uepp.runs.directory import COSTS
+from uepp.runs.directory import read_costs
 from uepp.runs.processes import Task, run_all, run_one
 from uepp.study.definition import Cell, EncoderCell, Study, cell_key
 from uepp.study.table import markdown
@@ -35,6 +33,18 @@ _ROW_NAMES = {
     "bm25_expanded": "BM25, tuned, with the queries of {}",
 }
 """What a system of a cell is called in the table, after its variant."""
+
+
+class Kept(NamedTuple):
+    """A cell that is there.
+
+    Attributes:
+        directory: that holds it.
+        metrics: what its `metrics.json` holds.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
 
 
 def make_encoders(encoders: Sequence[EncoderCell], out: Path, console: Console) -> None:
@@ -82,7 +92,8 @@ def run_study(
         InputError: some cells failed; the others are kept.
     """
     folder = out / "cells"
-    missing = list({cell.key: cell for cell in cells if _kept(cell, folder) is None}.values())
+    kept = _kept(cells, folder)
+    missing = list({cell.key: cell for cell in cells if cell.key not in kept}.values())
     tasks = [
         _task(folder / cell.name, _run_cell, cell.config.model_dump_json(), folder / cell.name, cell.also)
         for cell in missing
@@ -102,11 +113,12 @@ def run_study(
                 return None
             metrics = read_json(folder / cell.name / _METRICS)
             progress.console.print(f"  {_line(cell, metrics)}", highlight=False, markup=False)
-            return metrics.get("peak_memory_bytes")
+            kept[cell.key] = Kept(folder / cell.name, metrics)
+            return _peak(kept[cell.key])
 
-        run_all(tasks, on_end, jobs=jobs, peak=_peak(cells, folder))
-    done = [cell for cell in cells if _kept(cell, folder) is not None]
-    results = _collect(study, done, folder)
+        run_all(tasks, on_end, jobs=jobs, peak=max(map(_peak, kept.values()), default=0))
+    done = [cell for cell in cells if cell.key in kept]
+    results = _collect(study, done, kept)
     _write(results, out / name)
     if done and study.against:
         results["opponents"] = _opponents(study, done, folder, console)
@@ -122,10 +134,9 @@ def _write(results: dict[str, Any], directory: Path) -> None:
         path.write_text(markdown(results), encoding="utf-8")
 
 
-def _peak(cells: Sequence[Cell], folder: Path) -> int:
-    """Bytes of memory of the largest cell that is kept; 0: there is none."""
-    kept = [_kept(cell, folder) for cell in cells]
-    return max((read_json(path / _METRICS).get("peak_memory_bytes", 0) for path in kept if path is not None), default=0)
+def _peak(kept: Kept) -> int:
+    """Bytes of memory that a cell took at most; 0: not known."""
+    return int(kept.metrics.get("peak_memory_bytes", 0))
 
 
 def _task(directory: Path, function: Callable[..., None], *arguments: Any) -> Task:
@@ -136,18 +147,8 @@ def _task(directory: Path, function: Callable[..., None], *arguments: Any) -> Ta
 def _alone(directory: Path, console: Console) -> Iterator[None]:
     """Only one process at a time makes what a directory is to hold; the others wait."""
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print("another process is making this; waiting for it …")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            pass  # the file system has no locks
+    with locked_directory(directory, lambda: console.print("another process is making this; waiting for it …")):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _make_encoder(settings: str, directory: Path, source: str | None, console: Console) -> None:
@@ -172,12 +173,16 @@ def _make_encoder(settings: str, directory: Path, source: str | None, console: C
         shutil.rmtree(run_dir)
 
 
-def _kept(cell: Cell, folder: Path) -> Path | None:
-    """Directory of a cell that is there, with at least the systems that are asked for; none: it is to be run."""
-    for metrics in sorted(folder.glob(f"{cell.key}*/{_METRICS}")):
-        if {"uepp", *cell.also} <= read_json(metrics)["report"]["systems"].keys():
-            return metrics.parent
-    return None
+def _kept(cells: Sequence[Cell], folder: Path) -> dict[str, Kept]:
+    """By key, the cells that are there with at least the systems that are asked for; the others are to be run."""
+    found = {}
+    for cell in {cell.key: cell for cell in cells}.values():
+        for path in sorted(folder.glob(f"{cell.key}*/{_METRICS}")):
+            metrics = read_json(path)
+            if {"uepp", *cell.also} <= metrics["report"]["systems"].keys():
+                found[cell.key] = Kept(path.parent, metrics)
+                break
+    return found
 
 
 def _run_cell(settings: str, directory: Path, against: Sequence[str], console: Console) -> None:
@@ -202,7 +207,7 @@ def _measure_cell(config: Config, directory: Path, against: Sequence[str], conso
     if not trained.is_complete:
         raise RuntimeError("stopped by a signal")
     # Of all the processes that it took, if it was interrupted.
-    spent = read_json(run_dir / COSTS)["seconds"]
+    spent = read_costs(run_dir)["seconds"]
     train = sum(spent.get(stage, 0.0) for stage in ("mining", "features", "training"))
     seconds = {"train": train, "step": _step_seconds(run_dir)}
     clock = time.perf_counter()
@@ -228,7 +233,7 @@ def _measure_cell(config: Config, directory: Path, against: Sequence[str], conso
         # Where no weights beat similarity alone, a boosted run is what it was.
         systems |= {name: systems["uepp"] for name in against if name not in systems}
     lap("evaluate")
-    peak = read_json(run_dir / COSTS)["peak_memory_bytes"]
+    peak = read_costs(run_dir)["peak_memory_bytes"]
     save_config(config, directory / "config.yaml")
     write_json(directory / _METRICS, {**windows, "seconds": seconds, "peak_memory_bytes": peak})
     shutil.rmtree(run_dir)
@@ -280,11 +285,10 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
     return found
 
 
-def _collect(study: Study, cells: Sequence[Cell], folder: Path) -> dict[str, Any]:
+def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict[str, Any]:
     variants: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        directory = _kept(cell, folder) or folder / cell.name
-        metrics = read_json(directory / _METRICS)
+        directory, metrics = kept[cell.key]
         for system in ("uepp", *cell.also):
             variants.setdefault(_ROW_NAMES[system].format(cell.variant), []).append(
                 {
