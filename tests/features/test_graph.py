@@ -15,7 +15,7 @@ from uepp.config import GraphConfig
 from uepp.features.bags import Bags, BagStore
 from uepp.features.batches import build_batch_maker, tokenize_queries
 from uepp.features.examples import load_examples
-from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
+from uepp.features.graph import Neighbors, load_neighbors
 
 Edge = tuple[str, str, int, int, int]
 PRODUCTS = ["a", "b", "c", "d"]
@@ -125,12 +125,6 @@ def test_a_graph_without_edges(tmp_path: Path) -> None:
     assert neighbors.queries == []
     assert sample(neighbors, [0, 3, 3], [-1, -1, -1], 5) == [[], [], []]
     assert neighbors.fixed(np.arange(4), 5) == [[]] * 4
-
-
-def test_normalized_queries() -> None:
-    queries = ["Red  LAMP!", "red lamp", "Émile’s", "", "?"]
-    assert normalized_queries(queries) == ["red lamp", "red lamp", "emile s", "", ""]
-    assert normalized_queries([]) == []
 
 
 # Sampling

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from uepp.config import FeaturesConfig
-from uepp.features.text import Tokenizer, normalize
+from uepp.features.text import Tokenizer, normalize, normalized_queries, query_keys
 
 ALL = Tokenizer(FeaturesConfig())
 
@@ -23,6 +23,13 @@ _BLOCKS = [
 ]
 _LETTERS = [st.characters(min_codepoint=low, max_codepoint=high) for low, high in _BLOCKS]
 unicode_text = st.text(st.one_of(*_LETTERS, st.sampled_from("  \n\t™½😀’")), max_size=40)
+
+
+def test_queries_without_words_are_told_apart_as_they_are_written() -> None:
+    queries = ["Red  LAMP!", "red lamp", "Émile’s", "", "?", "★"]
+    assert normalized_queries(queries) == ["red lamp", "red lamp", "emile s", "", "", ""]
+    assert query_keys(queries) == ["red lamp", "red lamp", "emile s", "", "?", "★"]
+    assert normalized_queries([]) == query_keys([]) == []
 
 
 def tokens_of(ragged: tf.RaggedTensor) -> list[list[str]]:

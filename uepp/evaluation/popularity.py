@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uepp.config import InteractionType
-from uepp.evaluation.requests import counted_queries
 from uepp.features.requests import RawRequests
+from uepp.features.text import query_keys
 
 
 class Popularity:
@@ -28,7 +28,7 @@ class CategoryPopularity:
     """The categories that a query led to in training, and what is popular in them.
 
     score(p | q) = P(category of p | q) · popularity(p), with P from relevant interactions after the same
-    query (`counted_queries`). A query that was never seen backs off to popularity.
+    query (`query_keys`). A query that was never seen backs off to popularity.
     """
 
     def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
@@ -37,7 +37,7 @@ class CategoryPopularity:
         categories = products.column("category").to_pylist()
         self._of_query: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         weights = _interactions(graph, relevant_types)
-        queries = counted_queries(graph["query"])
+        queries = query_keys(graph["query"])
         for query, product, weight in zip(queries, graph["product_index"], weights, strict=True):
             category = categories[product]
             if category is not None and weight > 0:
@@ -53,7 +53,7 @@ class CategoryPopularity:
         general = self._popularity
         back_off = padded(best_rows(general[:num_products], k), k)
         known = {}
-        queries = counted_queries(requests.queries)
+        queries = query_keys(requests.queries)
         for query in set(queries) & self._of_query.keys():
             wanted = self._of_query[query]
             scores = np.zeros(num_products)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from uepp.features.graph import normalized_queries
 from uepp.features.requests import RawRequests
+from uepp.features.text import normalized_queries
 from uepp.lexical.bm25 import BM25
 
 _WEIGHTS = {"clicks": 1.0, "carts": 3.0, "purchases": 9.0}

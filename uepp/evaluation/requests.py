@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
-from uepp.features.graph import normalized_queries
 from uepp.features.requests import PastEvents, RawRequests, load_past_events, load_raw_requests
 
 REQUEST_COLUMNS = ("product_id", "title", "tags", "created_at")
@@ -120,14 +119,6 @@ def load_requests(path: Path, window: str, products: pa.Table, past: PastEvents 
         is_repeat=~_is_among(targets, new),
         is_signed_in=np.asarray(pc.is_valid(users), bool),
     )
-
-
-def counted_queries(queries: list[str]) -> list[str]:
-    """What queries are counted as: those that differ only in case, accents or punctuation are one, as in the graph.
-
-    One without any letter or digit stays as it is written.
-    """
-    return [text or query for text, query in zip(normalized_queries(queries), queries, strict=True)]
 
 
 @dataclass(frozen=True)

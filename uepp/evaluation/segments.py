@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from uepp.evaluation.requests import counted_queries
-from uepp.features.text import normalize
+from uepp.features.text import normalize, query_keys
 from uepp.features.vocabulary import Vocabulary
 
 _MIN_SEEN_SHARE = 0.1
@@ -37,7 +36,7 @@ def assign_segments(
 
     `query_count`: the most frequent training queries that together make a third of the training
     window's requests are head, those that make the next third torso, all others (unseen ones too) tail. Queries are
-    told apart by `counted_queries`.
+    told apart by `query_keys`.
 
     `rarest_word`: for data without traffic, where no evaluated query occurs in training. A query counts
     as often as its rarest word occurs in texts of the training window (products and queries); thirds
@@ -51,10 +50,10 @@ def assign_segments(
     table = pq.read_table(export / "query_counts.parquet")
     counts: Counter[str] = Counter()
     for query, count in zip(
-        counted_queries(table.column("query").to_pylist()), table.column("count").to_pylist(), strict=True
+        query_keys(table.column("query").to_pylist()), table.column("count").to_pylist(), strict=True
     ):
         counts[query] += count
-    seen = np.array([counts[query] for query in counted_queries(queries)], np.int64)
+    seen = np.array([counts[query] for query in query_keys(queries)], np.int64)
     if by == "query_count" or (by == "auto" and np.mean(seen > 0) >= _MIN_SEEN_SHARE):
         head, torso = _traffic_thirds(np.array(list(counts.values()), np.int64))
         labels = np.where(seen >= head, "head", np.where(seen >= torso, "torso", "tail"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from uepp.evaluation.requests import Judgments, Requests, Targets
 from uepp.evaluation.segments import NAMES, Segments
+from uepp.features.text import query_keys
 
 ALL, JUDGED = "all", "judged"
 
@@ -43,7 +44,7 @@ class Slice:
     Attributes:
         wanted: key in `Slices.wanted`.
         rows: int64 [r] requests that want something.
-        num_queries: distinct texts of theirs.
+        num_queries: distinct queries of theirs (`query_keys`).
     """
 
     wanted: str
@@ -95,7 +96,7 @@ def slices_of(
     of_requests |= {name: segments.labels == name for name in NAMES}
     of_requests |= {"signed_in": requests.is_signed_in, "anonymous": ~requests.is_signed_in}
     of_requests |= {"with_history": requests.has_history, "without_history": ~requests.has_history}
-    _, query = np.unique(np.array(requests.queries, object).astype(str), return_inverse=True)
+    _, query = np.unique(np.array(query_keys(requests.queries), object).astype(str), return_inverse=True)
 
     def cut(name: str, is_in: np.ndarray) -> Slice:
         worth = wanted[name].gains

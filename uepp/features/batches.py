@@ -17,11 +17,11 @@ from uepp.features.catalog import Catalog
 from uepp.features.entries import Features
 from uepp.features.examples import Examples, title_span
 from uepp.features.fitted import SHARED, Fitted
-from uepp.features.graph import Neighbors, load_neighbors, normalized_queries
+from uepp.features.graph import Neighbors, load_neighbors
 from uepp.features.histories import Histories, distinct_texts, load_histories, pointers_of
 from uepp.features.inputs import QueryFeatures
 from uepp.features.raw import as_tensors, table_inputs
-from uepp.features.text import Tokenizer
+from uepp.features.text import Tokenizer, normalized_queries
 from uepp.features.vocabulary import Vocabulary
 
 _ROUNDS = 4

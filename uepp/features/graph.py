@@ -7,13 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from uepp.config import GraphConfig
 from uepp.features.bags import Bags, BagStore
-from uepp.features.text import normalize
-
-_AT_ONCE = 65_536
+from uepp.features.text import normalized_queries
 
 
 @dataclass(frozen=True)
@@ -113,15 +110,6 @@ def load_neighbors(mined: Path, product_ids: list[str]) -> Neighbors:
         cumulative_counts=np.concatenate([[0.0], np.cumsum(weight[order])]),
         num_requests=requests[order].astype(np.int64),
     )
-
-
-def normalized_queries(queries: list[str]) -> list[str]:
-    """Queries as words only, in lower case (`text.normalize`)."""
-    parts: list[str] = []
-    for begin in range(0, len(queries), _AT_ONCE):
-        normal = normalize(tf.constant(queries[begin : begin + _AT_ONCE], tf.string))
-        parts += [text.decode() for text in normal.numpy().tolist()]
-    return parts
 
 
 def _int64(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from uepp.features.bags import Bags, BagStore
-from uepp.features.graph import normalized_queries
+from uepp.features.text import normalized_queries
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from uepp.config import FeaturesConfig
 from uepp.features.raw import product_batches
 
 MAX_CATEGORY_LEVELS = 8
+_QUERIES_AT_ONCE = 65_536
 _NOT_A_WORD = r"[^\p{L}\p{N}\p{M}]+"
 _ACCENTS = r"[\x{0300}-\x{036F}]"
 
@@ -39,6 +40,24 @@ def normalize(text: tf.Tensor) -> tf.Tensor:
     text = tf_text.normalize_utf8(tf_text.case_fold_utf8(text), "NFKD")
     text = tf_text.normalize_utf8(tf.strings.regex_replace(text, _ACCENTS, ""), "NFKC")
     return tf.strings.strip(tf.strings.regex_replace(text, _NOT_A_WORD, " "))
+
+
+def normalized_queries(queries: Sequence[str]) -> list[str]:
+    """Queries as words only, in lower case (`normalize`); empty where there is no letter and no digit."""
+    parts: list[str] = []
+    for begin in range(0, len(queries), _QUERIES_AT_ONCE):
+        normal = normalize(tf.constant(queries[begin : begin + _QUERIES_AT_ONCE], tf.string))
+        parts += [text.decode() for text in normal.numpy().tolist()]
+    return parts
+
+
+def query_keys(queries: Sequence[str]) -> list[str]:
+    """What queries are known by wherever they are counted, split or compared.
+
+    Those that differ only in case, accents or punctuation are one, as in the graph. One without any letter or digit
+    stays as it is written.
+    """
+    return [text or query for text, query in zip(normalized_queries(queries), queries, strict=True)]
 
 
 def joined_fields(inputs: dict[str, tf.Tensor], fields: Sequence[str]) -> tf.Tensor:

@@ -26,8 +26,8 @@ from uepp.evaluation.slices import slices_of
 from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
 from uepp.evaluation.table import markdown
 from uepp.features.catalog import num_products_before
+from uepp.features.text import query_keys
 from uepp.pipeline.stored import read_run
-from uepp.relevance.pairs import query_key
 from uepp.relevance.ranker import queries_known_to_ranker
 from uepp.retrieval.export import open_export
 from uepp.retrieval.refresh import refuse_refreshed
@@ -130,7 +130,7 @@ def known_of(run_dir: Path, export_dir: Path, config: Config) -> Known:
 def _known_to_ranker(export_dir: Path, requests: Requests) -> str | None:
     """Why re-ranked figures would be too good; none: they are not, as far as it is known."""
     seen = queries_known_to_ranker(export_dir)
-    num_seen = sum(query_key(query) in seen for query in requests.queries)
+    num_seen = sum(key in seen for key in query_keys(requests.queries))
     if not num_seen:
         return None
     return (

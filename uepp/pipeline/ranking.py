@@ -18,10 +18,10 @@ from uepp.evaluation.requests import Requests
 from uepp.evaluation.reranking import measure_lists
 from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import ALL, Slices, slices_of
+from uepp.features.text import query_keys
 from uepp.metrics import mean_over_days, ndcg_at, paired_interval, target_positions
 from uepp.pipeline.stored import read_run, read_windows
 from uepp.relevance.pair_scores import TRAINED_QUERIES, PairScores, trained_queries
-from uepp.relevance.pairs import query_key
 from uepp.relevance.ranker import (
     NUM_FOLDS,
     Lists,
@@ -274,7 +274,7 @@ def _find(
 
     Requests whose query's key is in `seen` are left out.
     """
-    is_new = [query_key(query) not in seen for query in asked.queries]
+    is_new = [key not in seen for key in query_keys(asked.queries)]
     requests = asked.take(np.flatnonzero(is_new))
     rows = np.full((len(requests), top), -1, np.int64)
     similarities = np.full(rows.shape, -np.inf, np.float32)

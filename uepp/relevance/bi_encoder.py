@@ -18,9 +18,10 @@ from uepp.artifacts import MANIFEST, fingerprint, read_json
 from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.features.requests import RawRequests
+from uepp.features.text import query_keys
 from uepp.features.text_encoder import check_text_encoder, open_text_encoder
 from uepp.pretraining.bert import MINILM, load_sentence_encoder, locate
-from uepp.relevance.pairs import TextPairs, query_key
+from uepp.relevance.pairs import TextPairs
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
 
 _AT_ONCE = 128
@@ -99,8 +100,8 @@ def trained_on(source: str, queries: Sequence[str]) -> np.ndarray | None:
     graph = Path(source) / "export" / "graph.parquet"
     if not graph.is_file():
         return None
-    known = {query_key(query) for query in pc.unique(pq.read_table(graph, columns=["query"]).column(0)).to_pylist()}
-    return np.array([query_key(query) in known for query in queries], bool)
+    known = set(query_keys(pc.unique(pq.read_table(graph, columns=["query"]).column(0)).to_pylist()))
+    return np.array([key in known for key in query_keys(queries)], bool)
 
 
 def _embed(encode: Callable[[tf.Tensor], Any], texts: Sequence[str], name: str) -> np.ndarray:

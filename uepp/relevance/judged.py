@@ -14,8 +14,8 @@ from uepp.data.marketplace.truth import Truth
 from uepp.data.schema import TIMESTAMP, connect, open_events
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
-from uepp.features.text import product_texts
-from uepp.relevance.pairs import TextPairs, query_key, rows_of
+from uepp.features.text import product_texts, query_keys
+from uepp.relevance.pairs import TextPairs, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +117,9 @@ def _first_asked_later(directory: Path, data: DataConfig) -> frozenset[str]:
         found = events.group_by("query").agg(is_early=is_early.any()).to_pyarrow().to_pylist()
     finally:
         con.disconnect()
-    early = {query_key(row["query"]) for row in found if row["is_early"]}
-    return frozenset({query_key(row["query"]) for row in found} - early)
+    keys = query_keys([row["query"] for row in found])
+    early = {key for key, row in zip(keys, found, strict=True) if row["is_early"]}
+    return frozenset(keys) - early
 
 
 def _displayed(directory: Path, train_end: datetime, config: RelevanceConfig) -> pa.Table:

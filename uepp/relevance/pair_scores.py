@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from uepp.artifacts import MANIFEST, check_manifest, read_json
 from uepp.errors import InputError
-from uepp.relevance.pairs import query_key
+from uepp.features.text import query_keys
 
 FACTS = "cross_encoder.json"
 """Beside a SavedModel of `uepp relevance train`: `fields` of products that it reads; without, it reads the title."""
@@ -101,8 +101,8 @@ class PairScores:
 
 
 def trained_queries(directory: Path) -> frozenset[str] | None:
-    """Keys (`query_key`) of the queries that a SavedModel was trained or validated on; none where that is not known."""
+    """Keys (`query_keys`) of what a SavedModel was trained or validated on; none where that is not known."""
     path = directory / TRAINED_QUERIES
     if not path.is_file():
         return None
-    return frozenset(map(query_key, pq.read_table(path, columns=["query"]).column("query").to_pylist()))
+    return frozenset(query_keys(pq.read_table(path, columns=["query"]).column("query").to_pylist()))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from uepp.artifacts import fingerprint
 from uepp.errors import InputError
+from uepp.features.text import query_keys
 
 POSITIVE_ABOVE = 0.4
 """Soft labels above it say that query and product are positively related (BHNS 3.1): relevant or better, as in the
@@ -50,11 +51,6 @@ def rows_of(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     return list(row_of), np.array(rows, np.int64)
 
 
-def query_key(query: str) -> str:
-    """What a query is known by: case and spaces make no other one."""
-    return " ".join(query.lower().split())
-
-
 def split_by_query(
     queries: Sequence[str],
     evaluation_share: float,
@@ -74,7 +70,7 @@ def split_by_query(
         evaluation_share: of all queries, in (0, 1), at least.
         validation_share: of the others, in [0, 1).
         seed: of the split.
-        later: keys (`query_key`) of what was first asked at T or later.
+        later: keys (`query_keys`) of what was first asked at T or later.
 
     Returns:
         int64 [Nq], position in `PARTS`.
@@ -82,7 +78,7 @@ def split_by_query(
     Raises:
         InputError: a part that is wanted has no query.
     """
-    keys = [query_key(query) for query in queries]
+    keys = query_keys(queries)
     draws = np.array([_draw(key, seed) for key in keys])
     is_later = np.array([key in later for key in keys], bool)
     num_others = max(1, len(keys) - int(is_later.sum()))

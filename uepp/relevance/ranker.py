@@ -11,6 +11,7 @@ import numpy as np
 from uepp.artifacts import MANIFEST, fingerprint, read_json, write_json
 from uepp.config import RankerConfig
 from uepp.errors import InputError
+from uepp.features.text import query_keys
 from uepp.relevance.pair_scores import PairScores, trained_queries
 from uepp.relevance.ranking_features import RELEVANCE, Asked, RankingFeatures, Relevance
 
@@ -77,7 +78,8 @@ def train_ranker(lists: Lists, names: Sequence[str], settings: RankerConfig, see
     """
     lightgbm = load_lightgbm()
     telling = np.flatnonzero(lists.is_telling)
-    queries = [lists.queries[row] for row in telling.tolist()]
+    keys = query_keys(lists.queries)
+    queries = [keys[row] for row in telling.tolist()]
     if len(set(queries)) < NUM_FOLDS:
         raise InputError(
             f"{len(set(queries))} queries of the selection window have a bought product among those that were found; a "
@@ -101,7 +103,7 @@ def train_ranker(lists: Lists, names: Sequence[str], settings: RankerConfig, see
     folds = found["cvbooster"]
     num_rounds = int(folds.best_iteration) if folds.best_iteration > 0 else settings.max_trees
     # a query whose list taught nothing is in no fold: any of the models has not seen it
-    number = np.array([fold_of.get(query, 0) for query in lists.queries])
+    number = np.array([fold_of.get(query, 0) for query in keys])
     held_out = np.full(lists.is_there.shape, np.nan)
     for fold, booster in enumerate(folds.boosters):
         part = lists.is_there & (number == fold)[:, np.newaxis]
@@ -207,7 +209,7 @@ def has_ranker(export: Path) -> bool:
 
 
 def queries_known_to_ranker(export: Path) -> frozenset[str]:
-    """Keys (`query_key`) of queries that the cross-encoder of an export's ranker was trained on, as far as is known."""
+    """Keys (`query_keys`) of what the cross-encoder of an export's ranker was trained on, as far as is known."""
     return trained_queries(export / RANKER / CROSS_ENCODER) or frozenset()
 
 
@@ -270,7 +272,7 @@ def load_lightgbm() -> Any:
 
 
 def _folds(queries: Sequence[str]) -> dict[str, int]:
-    """The fold of each query: they are put in the order of their hash, and dealt out."""
+    """The fold of each query, by its key: they are put in the order of their hash, and dealt out."""
     distinct = sorted(set(queries), key=lambda query: hashlib.md5(query.encode(), usedforsecurity=False).digest())
     return {query: number % NUM_FOLDS for number, query in enumerate(distinct)}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from uepp.features.text import query_keys
 from uepp.metrics import mean_over_days, paired_interval
 from uepp.retrieval.boost_candidates import Ranking
 from uepp.retrieval.boosting import bonuses
@@ -125,7 +126,8 @@ def tune_weights(
         num_trials: weightings to try, a fold.
         progress: called after each.
     """
-    fold, texts = _folds(queries), np.array(queries, object)
+    keys = query_keys(queries)
+    fold, texts = _folds(keys), np.array(keys, object)
     trials: list[dict[str, Any]] = []
     found: list[np.ndarray] = []
     for number in range(int(fold.max()) + 1):
@@ -179,10 +181,10 @@ def _maximise(recall: Callable[[np.ndarray], float], space: WeightSpace, num_tri
         )
 
 
-def _folds(queries: Sequence[str]) -> np.ndarray:
+def _folds(keys: Sequence[str]) -> np.ndarray:
     """The fold of each request, int64 [R]: a hash of its query; its row where that would leave a fold empty."""
-    digests = [hashlib.md5(query.encode(), usedforsecurity=False).digest() for query in queries]
+    digests = [hashlib.md5(key.encode(), usedforsecurity=False).digest() for key in keys]
     fold = np.array([int.from_bytes(digest[:8]) % _NUM_FOLDS for digest in digests], np.int64)
     if len(np.unique(fold)) < _NUM_FOLDS:
-        fold = np.arange(len(queries)) % min(_NUM_FOLDS, len(queries))
+        fold = np.arange(len(keys)) % min(_NUM_FOLDS, len(keys))
     return fold
