@@ -183,6 +183,28 @@ def test_the_feed_forward_part_of_an_equal_start_learns() -> None:
     assert all(np.abs(gradient).max() > 1e-4 for gradient in tape.gradient(loss, variables))
 
 
+@pytest.mark.parametrize("hidden", [(), (16,)])
+@pytest.mark.parametrize(
+    ("product", "query"), [(("shop",), ("tokens",)), (("location", "shop"), ("tokens",)), (("tokens",), ("history",))]
+)
+def test_a_tower_learns_without_an_encoder_that_starts_alike(
+    product: tuple[str, ...], query: tuple[str, ...], hidden: tuple[int, ...]
+) -> None:
+    """In an equal start their blocks are without effect, and a tower of such blocks alone would stay zeros for ever."""
+    model = small_model.make_model(
+        model={"product_encoders": product, "query_encoders": query, "hidden_layers": hidden}
+    )
+    with tf.GradientTape() as tape:
+        queries, products = model(small_model.batch().features(), training=True)
+        loss = tf.reduce_sum(tf.matmul(queries, products, transpose_b=True)[:, 0])
+    for output in (queries, products):
+        assert np.linalg.norm(output, axis=1).max() == pytest.approx(1, abs=1e-5)
+    towers = (model.product_tower, model.query_user_tower)
+    dense = [[v for v in tower.trainable_variables if "embeddings" not in v.name] for tower in towers]
+    for gradients in tape.gradient(loss, dense):
+        assert max(np.abs(gradient).max() for gradient in gradients) > 1e-5
+
+
 @pytest.mark.parametrize("projection", ["equal", "independent"])
 def test_the_same_seed_gives_the_same_model(projection: str) -> None:
     batch = features(BAGS, BAGS, OTHER)

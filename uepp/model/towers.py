@@ -191,7 +191,13 @@ def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
 
 
 def _equal_kernel(blocks: Sequence[Block], output_dim: int, seed: int) -> np.ndarray:
-    """One projection (identity where sizes agree, else random) for every block, times the block's scale."""
+    """One projection (identity where sizes agree, else random) for every block, times the block's scale.
+
+    Where every block would start without effect, all start with it: such a tower has nothing to start alike with, and
+    from zero it could not learn, since an output without a direction has no gradient.
+    """
+    if not any(block.scale for block in blocks):
+        blocks = [block._replace(scale=1.0) for block in blocks]
     kernels = []
     for block in blocks:
         if block.dim == output_dim:

@@ -12,7 +12,8 @@ class Block(NamedTuple):
 
     Attributes:
         dim: number of columns.
-        scale: of the block's part in an equal initial projection; 0: starts without effect, and learns.
+        scale: of the block's part in an equal initial projection; 0: starts without effect, and learns
+            (unless that is all that the tower has).
     """
 
     dim: int
