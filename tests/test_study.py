@@ -219,7 +219,10 @@ def test_what_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_each_cell_is_run_once_and_a_failed_one_does_not_take_the_others_along(data: Path, tmp_path: Path) -> None:
-    """A study with a variant that cannot train; then one that asks less of the other, when nothing is left to do."""
+    """A study with a variant that cannot train; then one that asks less of the other, when nothing is left to do.
+
+    Its table has what is there of the variants that were not asked for, and none of what cannot be had.
+    """
     out = tmp_path / "out"
     variants = {"good": {}, "bad": {"data": {"train_end": "2001-01-01"}}}
     also = ["uepp_boost", "fusion"]
@@ -239,19 +242,23 @@ def test_each_cell_is_run_once_and_a_failed_one_does_not_take_the_others_along(d
     before = (kept / "metrics.json").stat().st_mtime_ns
 
     columns = {"NDCG@10": ["all", "ndcg@10"]}
+    no_encoder = {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": str(tmp_path / "nowhere")}}
+    variants = {"good": {}, "no encoder": no_encoder, "again": {}}
     less = study.load_study(
-        written(tmp_path / "less.yaml", settings=settings, variants={"good": {}}, seeds=[1], columns=columns)
+        written(tmp_path / "less.yaml", settings=settings, variants=variants, seeds=[1], columns=columns)
     )
-    results = study.run_study("less", less, study.cells_of(less, out, data, [], []), out, QUIET)
+    asked = study.cells_of(less, out, data, [], ["again"])
+    shown = study.with_other_cells(less, out, data, asked)
+    results = study.run_study("less", less, asked, out, QUIET, shown=shown)
     assert (kept / "metrics.json").stat().st_mtime_ns == before
     assert json.loads((out / "less" / "results.json").read_text()) == json.loads(json.dumps(results))
-    (cell,) = results["variants"]["good"]
+    (cell,) = results["variants"]["again"]
     assert cell["seed"] == 1
     assert 0 <= cell["report"]["all"]["recall@100"] <= 1
     assert cell["selection"] != cell["report"]
     assert results["opponents"]["bm25"]["report"]["all"]["recall@100"] > 0
     table = (out / "less" / "table.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in table[2:]] == ["| good", "| BM25, tuned"]
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| good", "| again", "| BM25, tuned"]
     assert "| NDCG@10 |" in table[0]
     assert f"{cell['report']['all']['ndcg@10']:.3f}".lstrip("0") in table[2]
 

@@ -82,15 +82,20 @@ def study(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
         "studies"
     ),
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="1,2", help="Only these seeds.")] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Repeatable.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="1,2", help="Run only these seeds.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="VARIANT", help="Run only this one. Repeatable.")
+    ] = None,
     jobs: Annotated[
         str,
         typer.Option("--jobs", metavar="N|auto", help="Cells at once; auto: as memory and cores allow."),
     ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Train variants × seeds, compare them, and keep every cell: started again, a study goes on where it stopped."""
+    """Train variants × seeds, compare them, and keep every cell: started again, a study goes on where it stopped.
+
+    The table shows all of its cells that are there, whatever was asked to run.
+    """
     try:
         chosen = [int(seed) for seed in seeds.split(",")] if seeds else []
     except ValueError:
@@ -103,9 +108,9 @@ def study(
     with working():
         studies.make_encoders(studies.encoders_of(read, out, data, only or []), out, progress_console)
         cells = studies.cells_of(read, out, data, chosen, only or [])
-        results = studies.run_study(
-            Path(name).stem, read, cells, out, progress_console, jobs=None if jobs == "auto" else int(jobs)
-        )
+        shown = studies.with_other_cells(read, out, data, cells)
+        at_once = None if jobs == "auto" else int(jobs)
+        results = studies.run_study(Path(name).stem, read, cells, out, progress_console, shown=shown, jobs=at_once)
     if as_json:
         print_json(results)
         return

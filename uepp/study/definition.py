@@ -197,6 +197,26 @@ def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], v
     return cells
 
 
+def with_other_cells(study: Study, out: Path, data: Path | None, cells: Sequence[Cell]) -> list[Cell]:
+    """All cells of a study and some that were chosen, in the order of `cells_of`: what its table may show.
+
+    A variant that was not chosen and cannot be had, for lack of its text encoder say, has none.
+    """
+    chosen = {(cell.variant, cell.seed): cell for cell in cells}
+    variants = {variant for variant, _ in chosen}
+    found = dict(chosen)
+    for name in study.variants:
+        try:
+            others = cells_of(study, out, data, [], [name])
+        except InputError:
+            if name in variants:
+                raise
+            continue
+        found |= {(cell.variant, cell.seed): cell for cell in others if (cell.variant, cell.seed) not in chosen}
+    place = {name: position for position, name in enumerate(study.variants)}
+    return sorted(found.values(), key=lambda cell: (cell.seed, place[cell.variant]))
+
+
 def _chosen(study: Study, variants: Sequence[str]) -> list[str]:
     for name in variants:
         if name not in study.variants:

@@ -73,16 +73,24 @@ def make_encoders(encoders: Sequence[EncoderCell], out: Path, console: Console) 
 
 
 def run_study(
-    name: str, study: Study, cells: Sequence[Cell], out: Path, console: Console, *, jobs: int | None = 1
+    name: str,
+    study: Study,
+    cells: Sequence[Cell],
+    out: Path,
+    console: Console,
+    *,
+    shown: Sequence[Cell] = (),
+    jobs: int | None = 1,
 ) -> dict[str, Any]:
     """Run the cells that are missing, and put all of them together.
 
     Args:
         name: of the study; its results go to `out/NAME/`.
         study: as read.
-        cells: of `cells_of`.
+        cells: of `cells_of`, those to run.
         out: holds `cells/KEY/`, of all studies.
         console: for progress.
+        shown: of `with_other_cells`, what else the table shows of what is there; none: `cells` alone.
         jobs: cells at once, each a process of its own; none: as many as memory and cores allow.
 
     Returns:
@@ -92,7 +100,8 @@ def run_study(
         InputError: some cells failed; the others are kept.
     """
     folder = out / "cells"
-    kept = _kept(cells, folder)
+    shown = shown or cells
+    kept = _kept(shown, folder)
     missing = list({cell.key: cell for cell in cells if cell.key not in kept}.values())
     tasks = [
         _task(folder / cell.name, _run_cell, cell.config.model_dump_json(), folder / cell.name, cell.also)
@@ -117,7 +126,7 @@ def run_study(
             return _peak(kept[cell.key])
 
         run_all(tasks, on_end, jobs=jobs, peak=max(map(_peak, kept.values()), default=0))
-    done = [cell for cell in cells if cell.key in kept]
+    done = [cell for cell in shown if cell.key in kept]
     results = _collect(study, done, kept)
     _write(results, out / name)
     if done and study.against:
