@@ -118,6 +118,12 @@ def encoder_rows(tower: Any) -> list[np.ndarray]:
     return [value for value in variables_of(tower) if value.shape == (50, DIM)]
 
 
+def stored_rows(tower: Path) -> list[str]:
+    """The same, among all that the SavedModel's files hold, read by a signature or not."""
+    stored = tf.train.list_variables(str(tower / "variables" / "variables"))
+    return [name for name, shape in stored if shape == [50, DIM]]
+
+
 def test_the_towers_hold_the_encoder_where_they_read_it(run: Path, variant: str, shop: Shop) -> None:
     """Once, as it was or changed by training. A query tower without it has nothing of it: neither weights nor work."""
     before = tf.saved_model.load(str(shop.encoder / "model")).trainable_variables[0].numpy()
@@ -131,6 +137,8 @@ def test_the_towers_hold_the_encoder_where_they_read_it(run: Path, variant: str,
         np.testing.assert_array_equal(same, rows)
     else:
         assert not encoder_rows(query_tower)
+        assert stored_rows(run / "export" / "product_tower")
+        assert not stored_rows(run / "export" / "query_tower"), "in no file of it either"
         assert list(query_tower.signatures["serving_default"].structured_input_signature[1]) == ["query"]
 
 

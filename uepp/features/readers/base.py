@@ -11,8 +11,11 @@ from uepp.features.text import Tokenizer
 from uepp.features.text_encoder import TextEncoder, open_text_encoder
 
 
-class Sources(tf.Module):
+class Sources:
     """What readers look things up in, made once for all readers of a tower, before any function is traced.
+
+    Each reader keeps what it needs. This is no `tf.Module`: a SavedModel would read every property of one, and so load
+    and hold what no reader asked for, a text encoder in the query tower for instance.
 
     Args:
         config: of the run.
@@ -24,7 +27,6 @@ class Sources(tf.Module):
     """
 
     def __init__(self, config: Config, fitted: Fitted, text_encoder: TextEncoder | None = None) -> None:
-        super().__init__()
         self.config = config
         self.fitted = fitted
         self.tokenizer = Tokenizer(config.features)
