@@ -1,12 +1,16 @@
 """Perplexity of a unigram model, and reciprocal ranks."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from uepp.data.schema import read_products
 from uepp.lexical.bm25 import BM25
-from uepp.pretraining.quality import first_words, reciprocal_ranks, unigram_perplexity
+from uepp.pretraining.quality import first_words, reciprocal_ranks, searched_texts, unigram_perplexity
 
 
 def test_unigram_perplexity_by_hand() -> None:
@@ -35,6 +39,18 @@ def test_reciprocal_ranks_by_hand() -> None:
 def test_products_that_are_not_there_yet_are_not_ranked() -> None:
     bm25 = BM25.build({"title": TITLES}, "plain")
     assert reciprocal_ranks(bm25, ["red lamp", "red lamp"], np.array([0, 4]), 4).tolist() == [1, 0]
+
+
+def test_products_are_looked_for_without_their_title_where_there_is_more(tmp_path: Path) -> None:
+    products = {"product_id": ["a", "b"], "title": ["red lamp", "mug"]}
+    pq.write_table(pa.table(products), tmp_path / "products.parquet")
+    assert list(searched_texts(read_products(tmp_path))) == ["title_and_tags"]
+    more = {"tags": [["lamp", "gift"], None], "description": [None, "of clay"]}
+    pq.write_table(pa.table(products | more), tmp_path / "products.parquet")
+    assert searched_texts(read_products(tmp_path)) == {
+        "title_and_tags": {"title": ["red lamp", "mug"], "tags": ["lamp gift", ""]},
+        "without_title": {"tags": ["lamp gift", "of clay"]},
+    }
 
 
 def test_first_words() -> None:

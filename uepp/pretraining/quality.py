@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from uepp.features.raw import table_inputs
+from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.bm25 import BM25
 
 DEPTH = 10_000
@@ -57,6 +60,20 @@ def mean_reciprocal_ranks(
     """The mean of `reciprocal_ranks` of each kind of query for the same targets; 0 without targets."""
     ranks = {name: reciprocal_ranks(bm25, asked, targets, num_products) for name, asked in queries.items()}
     return {name: float(values.mean()) if len(values) else 0.0 for name, values in ranks.items()}
+
+
+def searched_texts(products: pa.Table) -> dict[str, dict[str, list[str]]]:
+    """What products are looked for in, by the name of the index: fields of BM25, each the texts of all products.
+
+    A title finds itself, so `without_title` has what else is written of a product, where anything is.
+    """
+    columns = table_inputs(products, TEXT_FIELDS)
+    fields = {name: [str(text).replace("\n", " ") for text in column] for name, column in columns.items()}
+    others = [" ".join(parts).strip() for parts in zip(*(fields[n] for n in fields if n != "title"), strict=True)]
+    indexes = {"title_and_tags": {name: fields[name] for name in ("title", "tags")}}
+    if any(others):
+        indexes["without_title"] = {"tags": others}
+    return indexes
 
 
 def first_words(title: str, number: int = 3) -> str:

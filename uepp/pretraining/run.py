@@ -18,8 +18,7 @@ from uepp.data.schema import read_products
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
 from uepp.features.catalog import num_products_before
-from uepp.features.raw import table_inputs
-from uepp.features.text import TEXT_FIELDS, product_texts
+from uepp.features.text import product_texts
 from uepp.features.text_encoder import pretraining_source, refuse_foresight
 from uepp.lexical.bm25 import BM25
 from uepp.pretraining.bert import MINILM, load_sentence_encoder, locate
@@ -27,7 +26,7 @@ from uepp.pretraining.encoder import write_text_encoder
 from uepp.pretraining.generation import WRITER, QueryWriter
 from uepp.pretraining.loop import TokenPairs, fit, perplexity_of
 from uepp.pretraining.pairs import Pairs, load_pairs
-from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, unigram_perplexity
+from uepp.pretraining.quality import first_words, mean_reciprocal_ranks, searched_texts, unigram_perplexity
 from uepp.pretraining.sentencepiece_tokens import SentencePieceTokens, train_sentencepiece
 from uepp.pretraining.t5 import build_t5, load_t5, save_t5, text_encoder_of
 from uepp.runs.directory import (
@@ -290,17 +289,10 @@ def _generated(
         "true_query": [pairs.queries[row] for row in rows],
     }
     some = np.unique(np.linspace(0, len(rows) - 1, min(_NUM_SAMPLES, len(rows))).astype(int))
-    columns = table_inputs(products, TEXT_FIELDS)
-    fields = {name: [str(text).replace("\n", " ") for text in column] for name, column in columns.items()}
-    others = [" ".join(parts) for parts in zip(*(fields[name] for name in fields if name != "title"), strict=True)]
-    indexes = {"title_and_tags": {name: fields[name] for name in ("title", "tags")}}
-    if any(others):
-        # A title finds itself: here it has to find the product by what else is written of it.
-        indexes["without_title"] = {"tags": others}
     return {
         "reciprocal_rank": {
             name: mean_reciprocal_ranks(BM25.build(texts_by_field), queries, index, num_seen)
-            for name, texts_by_field in indexes.items()
+            for name, texts_by_field in searched_texts(products).items()
         },
         "samples": [
             {
