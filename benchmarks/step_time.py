@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uepp  # noqa: F401  chooses Keras 2 before TensorFlow is imported
@@ -44,6 +45,8 @@ def prepare(config: Config, data: Path, folder: Path) -> tuple[BatchMaker, Fitte
     num_seen = num_products_before(products, train_end)
     examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
     fitted = fit_features(config.features, products, examples.queries, examples.contexts, num_seen, 1)
+    if config.text.encoder is not None:
+        fitted = replace(fitted, text_encoder=Path(config.text.encoder))
     catalog = build_catalog(config, fitted, products, folder / "features")
     size = config.training.batch_size
     return build_batch_maker(config, fitted, catalog, examples, mined, num_seen, size), fitted

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from uepp.metrics import (
     NOT_FOUND,
     auroc,
+    direction,
     mean_over_days,
     ndcg_at,
     paired_interval,
@@ -430,6 +431,22 @@ def test_p_values_where_nothing_differs_or_nothing_is_known() -> None:
     assert found[0] == 1.0
     assert np.isnan(found[1])
     assert found[2] == 1.0
+
+
+def test_one_lucky_query_among_many_is_no_direction() -> None:
+    """The bootstrap's weights are never 0, so its interval does not hold 0; the test takes it for the chance it is."""
+    day, query = np.zeros(1_000), np.arange(1_000)
+    for better, expected in ((1, 0), (5, 0), (12, 1)):
+        difference = np.zeros((1_000, 1))
+        difference[:better] = 1
+        interval = paired_interval(difference[:, 0], day, query)
+        p_value = float(paired_p_values(difference, day, query)[0])
+        assert interval[0] > 0
+        assert direction(interval, p_value) == expected
+        assert direction((-interval[1], -interval[0]), p_value) == -expected
+    assert direction((-0.1, 0.2), 0.01) == 0
+    assert direction((0.1, 0.2), 0.2, confidence=0.68) == 1
+    assert direction((0.1, 0.2), 0.4, confidence=0.68) == 0
 
 
 def test_p_values_are_uniform_where_systems_are_the_same() -> None:

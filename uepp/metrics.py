@@ -1,5 +1,7 @@
 """Retrieval measures, as pure functions of rankings."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 NOT_FOUND = np.iinfo(np.int64).max
@@ -309,6 +311,23 @@ def paired_p_values(
         beyond = _flips_beyond(shares[:, together].astype(np.float32), least[together], num_flips, seed)
         p_values[together] = (1 + beyond) / (num_flips + 1)
     return p_values
+
+
+def direction(interval: Sequence[float], p_value: float, confidence: float = 0.95) -> int:
+    """Whether a difference is surely above 0 (1) or below (−1), or not to be told from chance (0).
+
+    Both have to say so: an interval of a Bayesian bootstrap does not hold 0 where all that is not 0 has one sign, be it
+    one query among thousands, which the test takes for chance.
+
+    Args:
+        interval: of the difference, that holds `confidence`.
+        p_value: of the same difference.
+        confidence: of both.
+    """
+    low, high = interval
+    if p_value > 1 - confidence + 1e-9:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def _flips_beyond(shares: np.ndarray, least: np.ndarray, num_flips: int, seed: int) -> np.ndarray:

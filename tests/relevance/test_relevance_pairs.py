@@ -76,6 +76,19 @@ def test_a_fifth_more_random_pairs_labelled_0_that_nobody_judged() -> None:
     assert not part_pairs(data, RelevanceConfig(random_share=0)).is_random.any()
 
 
+def test_what_is_judged_for_another_spelling_is_no_negative() -> None:
+    texts = TextPairs(
+        ["oak board", "lamp", "Oak  board."], ["1", "2", "3"], ["x", "y", "z"],
+        np.array([0, 1, 2]), np.array([0, 1, 2]), np.ones(3),
+    )  # fmt: skip
+    ones = np.ones(3, np.float32)
+    pairs = PartPairs(texts, np.zeros(3, np.int64), np.zeros(3, bool), ones, ones)
+    labelled = pairs.labelled("train", Embeddings(np.eye(3), np.eye(3)), None)
+    query, product = labelled.known_of(np.arange(3))
+    assert set(zip(query.tolist(), product.tolist(), strict=True)) == {(0, 0), (0, 2), (1, 1), (2, 0), (2, 2)}
+    assert len(labelled) == 3
+
+
 def test_random_pairs_end_where_nearly_all_is_judged() -> None:
     """Two queries, two products, three pairs: one is left."""
     pairs = TextPairs(["a", "b"], ["1", "2"], ["x", "y"], np.array([0, 0, 1]), np.array([0, 1, 0]), np.ones(3))

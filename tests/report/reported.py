@@ -15,6 +15,7 @@ from uepp.evaluation.requests import Requests, Targets
 from uepp.evaluation.segments import Segments
 from uepp.evaluation.slices import slices_of
 from uepp.features.requests import PastEvents, RawRequests
+from uepp.relevance.ranker import towers_key
 from uepp.report.gather import Facts, Training
 from uepp.report.sample import Sample, draw, rank
 
@@ -96,12 +97,17 @@ def sample_of(asked: Requests, table: pa.Table, num: int = 50) -> Sample:
     return rank({name: SYSTEMS[name] for name in ("uepp", "bm25")}, asked, draw(asked, num), table, depth=30)
 
 
+MANIFEST = {"run_id": "r", "uepp_version": "0.1.0", "num_products": NUM_PRODUCTS, "files": {}}
+TOWERS = towers_key(MANIFEST)
+
+
 def metrics_of(asked: Requests) -> dict[str, Any]:
     labels = np.array(["head", "torso", "tail"])[np.arange(len(asked)) % 3]
     slices = slices_of(asked, Segments(labels, "by hand"), num_known=NUM_PRODUCTS - 4)
     measured = {name: measure(system, asked, slices, KS) for name, system in SYSTEMS.items()}
     return {
         "run_id": "r",
+        "export": {"towers": TOWERS, "boosting": None, "ranker": None},
         **without_nan(report(measured, slices, asked.day, asked.queries)),
         "segments": "by hand, <b>not</b> by count",
         "num_requests": len(asked),
@@ -156,7 +162,7 @@ TUNING = {
 def facts_of(directory: Path, metrics: dict[str, Any], **changes: Any) -> Facts:
     facts = Facts(
         run_dir=directory / "a <b>run</b>",
-        manifest={"run_id": "r", "uepp_version": "0.1.0", "num_products": NUM_PRODUCTS},
+        manifest=MANIFEST,
         run={"created": "2024-05-12T10:00:00+00:00", "data": "/data of 'mine'"},
         config=Config(data=DataConfig(report_days=3)),
         metrics=metrics,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reported import STUDY, cell, facts_of, metrics_of, requests
+from reported import MANIFEST, STUDY, cell, facts_of, metrics_of, requests
 
 from uepp.config import Config, TrainingConfig, load_config, merge_settings, shipped_studies
 from uepp.errors import InputError
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     """What `gather` reads of a run."""
     directory = tmp_path / "run"
     write(directory / "metrics.json", metrics_of(requests()))
-    write(directory / "export" / "manifest.json", {"run_id": "r", "uepp_version": "0.1.0", "num_products": 40})
+    write(directory / "export" / "manifest.json", MANIFEST)
     write(directory / "export" / "windows.json", {"train_end": "2024-05-04T00:00:00+00:00"})
     write(directory / "export" / "vectors" / "part-00000.npy", "x" * 100)
     write(
@@ -58,7 +58,9 @@ def test_what_was_recorded_is_read(run: Path) -> None:
         (None, "no such file, the run is not evaluated yet"),
         ({"comparisons": None}, "written by an earlier version, it has no comparisons"),
         ({"days": None}, "written by an earlier version, it has no days"),
+        ({"export": None}, "written by an earlier version, it has no export"),
         ({"run_id": "other"}, "of another export"),
+        ({"export": {"towers": "before"}}, "the export's towers changed since"),
         ({"comparisons": {"random_walk": {}}}, "does not compare with tuned BM25"),
     ],
 )
@@ -100,10 +102,27 @@ def test_boosting_that_was_taken_away_is_not_told(run: Path) -> None:
 
 
 def test_reports_of_another_run_are_not_told(run: Path) -> None:
-    write(run / "tuning" / "report.json", {"run_id": "r"})
-    assert gathered(run).tuning == {"run_id": "r"}
-    write(run / "tuning" / "report.json", {"run_id": "other"})
+    report = {"run_id": "r", "chosen": "hnsw:ef_search=16"}
+    write(run / "tuning" / "report.json", report)
+    write(run / "export" / "serving.json", {"index": "hnsw:ef_search=16"})
+    assert gathered(run).tuning == report
+    write(run / "export" / "serving.json", {"index": "flat"})
+    assert gathered(run).tuning is None, "it is served otherwise since"
+    write(run / "export" / "serving.json", {"index": "hnsw:ef_search=16"})
+    write(run / "tuning" / "report.json", report | {"run_id": "other"})
     assert gathered(run).tuning is None
+
+
+def test_figures_of_another_boosting_are_refused(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics["systems"]["uepp_boost"] = metrics["systems"]["uepp"]
+    metrics["export"]["boosting"] = "before"
+    write(run / "metrics.json", metrics)
+    write(run / "export" / "manifest.json", MANIFEST | {"files": {"boosting.json": "now"}})
+    with pytest.raises(InputError, match="the export's boosting changed since"):
+        gathered(run)
+    write(run / "export" / "manifest.json", MANIFEST | {"files": {"boosting.json": "before"}})
+    assert gathered(run).metrics == metrics
 
 
 def test_changed_settings_are_those_that_differ() -> None:
@@ -122,12 +141,19 @@ def test_groups_are_those_of_the_metrics(tmp_path: Path) -> None:
         assert group.difference == compared["difference"] == pytest.approx(group.ours.value - group.theirs.value)
         assert group.num_requests == metrics["systems"]["uepp"][group.name]["num_requests"] > 0
         low, high = group.interval
-        assert group.verdict == ("ahead" if low > 0 else "behind" if high < 0 else "undecided")
+        is_sure = compared["p_value"] <= 0.05
+        verdict = "ahead" if low > 0 and is_sure else "behind" if high < 0 and is_sure else "undecided"
+        assert group.verdict == verdict
+
+
+def p_value(low: float, high: float) -> float:
+    """What fits an interval."""
+    return 0.5 if low <= 0 <= high else 0.001
 
 
 def group(name: str, difference: float, low: float, high: float, size: int = 10) -> answer.Group:
     ours, theirs = Point(0.5 + difference, None, None), Point(0.5, None, None)
-    return answer.Group(name, name, "", size, ours, theirs, difference, [low, high], 0.5)
+    return answer.Group(name, name, "", size, ours, theirs, difference, [low, high], p_value(low, high))
 
 
 def test_the_sentences_say_where_the_run_is_not_ahead() -> None:
@@ -136,6 +162,8 @@ def test_the_sentences_say_where_the_run_is_not_ahead() -> None:
         "Ahead of tuned BM25 in each of the 2 groups.",
         "The difference is largest for head (+30.0 points) and smallest for tail (+10.0).",
     ]
+    lucky = ahead[1]._replace(p_value=1.0)
+    assert lucky.verdict == "undecided", "one lucky query has an interval above 0 as well"
     mixed = [*ahead, group("new", -0.1, -0.2, -0.05, 1_234), group("few", 0.0, -0.2, 0.2, 3)]
     said = answer.for_whom(mixed)
     assert said[0] == "Ahead of tuned BM25 in 2 of the 4 groups."
@@ -146,7 +174,7 @@ def test_the_sentences_say_where_the_run_is_not_ahead() -> None:
 
 
 def other(name: str, recall: float, low: float, high: float) -> answer.Other:
-    return answer.Other(name, name, recall, (low + high) / 2, [low, high], 0.5)
+    return answer.Other(name, name, recall, (low + high) / 2, [low, high], p_value(low, high))
 
 
 def test_a_system_that_is_better_than_the_run_is_named() -> None:
@@ -171,6 +199,9 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     assert "generated marketplace" in said
     assert "spread over seeds in the studies" in said
     assert "not in the catalogue" in " ".join(answer.how_sure(facts)), "one purchase is of a product that is gone"
+    for tuned_on, said in ((10, "BM25 was tuned on the days between."), (0, "BM25 has its default settings")):
+        sure = answer.how_sure(facts_of(tmp_path, metrics_of(requests()) | {"bm25": {"num_requests": tuned_on}}))
+        assert said in sure[0]
 
 
 def test_changes_are_relative_and_paired_by_seed() -> None:

@@ -280,6 +280,16 @@ def test_the_configuration_says_what_negatives_stay_below(tmp_path: Path) -> Non
     assert Searcher(run).threshold is None, "a softmax trains no threshold"
 
 
+def test_fused_pages_are_one_ranking(rose_run: Path) -> None:
+    """A fusion of other depths is another ranking, so the depth does not follow the page."""
+    whole = ids(Searcher(rose_run).search("chair east", NUM_DIRECTIONS, fusion=True))
+    shallow = Searcher(rose_run, depth=2)
+    pages = [ids(shallow.search("chair east", 4, offset=offset, fusion=True)) for offset in range(0, 24, 4)]
+    assert [one for page in pages for one in page] == whole[:24]
+    without = [one for one in whole if one not in whole[1:3]]
+    assert ids(shallow.search("chair east", 5, exclude=whole[1:3], fusion=True)) == without[:5]
+
+
 def test_fusion_is_that_of_both_rankings_by_hand(rose: Searcher, rose_run: Path) -> None:
     lexical = BM25.load(rose_run / "export" / "lexical").search(["chair east"], NUM_DIRECTIONS)[0][0]
     by_words = [int(row) for row in lexical if row >= 0]

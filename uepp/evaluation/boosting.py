@@ -12,6 +12,7 @@ from uepp.evaluation.baselines import System
 from uepp.evaluation.measures import recalls as recalls_of
 from uepp.evaluation.requests import Requests
 from uepp.evaluation.segments import NAMES, Segments
+from uepp.features.text import query_numbers
 from uepp.metrics import mean_over_days, paired_interval, recall_at, target_positions
 from uepp.retrieval.boost_candidates import BoostCandidates, Ranking
 from uepp.retrieval.boost_weights import WeightSpace
@@ -59,7 +60,7 @@ def compare(
                 "after": means[1],
                 "difference": means[1] - means[0],
                 "interval": list(
-                    paired_interval(recalls[1] - recalls[0], requests.day, np.array(requests.queries, object))
+                    paired_interval(recalls[1] - recalls[0], requests.day, query_numbers(requests.queries))
                 ),
             }
     return compared

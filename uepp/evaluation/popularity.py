@@ -61,7 +61,8 @@ class CategoryPopularity:
                 members = self._members[category]
                 members = members[members < num_products]
                 scores[members] = weight / sum(wanted.values()) * (general[members] + 1e-3)
-            known[query] = padded(best_rows(scores, k), k)
+            own = best_rows(scores, k)
+            known[query] = np.concatenate([own, back_off[~np.isin(back_off, own)]])[:k]
         return np.stack([known.get(query, back_off) for query in queries])
 
 

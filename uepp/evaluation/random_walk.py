@@ -44,13 +44,14 @@ class RandomWalk:
         texts = np.array(normalized_queries(graph.column("query").to_pylist()), object)
         weight = np.sum([value * np.asarray(graph.column(name), float) for name, value in _WEIGHTS.items()], axis=0)
         is_edge = (product >= 0) & (weight > 0) & (texts != "")
-        self._queries, query = np.unique(texts[is_edge].astype(str), return_inverse=True)
-        self._row_of = {text: row for row, text in enumerate(self._queries.tolist())}
+        self._queries = sorted(set(texts[is_edge].tolist()))
+        self._row_of = {text: row for row, text in enumerate(self._queries)}
+        query = np.array([self._row_of[text] for text in texts[is_edge].tolist()], np.int64)
         shape = (len(self._queries), products.num_rows)
         edges = sp.csr_matrix((weight[is_edge], (query, product[is_edge])), shape)  # adds up what became one query
         self._to_products = _by_row(edges)
         self._to_queries = _by_row(sp.csr_matrix(edges.T))
-        self._entries = BM25.build({"title": self._queries.tolist()}, "stemmed") if len(self._queries) else None
+        self._entries = BM25.build({"title": self._queries}, "stemmed") if len(self._queries) else None
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `uepp.evaluation.baselines.System`."""

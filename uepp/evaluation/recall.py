@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from uepp.evaluation.measures import Measured, daily
 from uepp.evaluation.slices import ALL, JUDGED, Slices
-from uepp.features.text import query_keys
+from uepp.features.text import query_numbers
 from uepp.metrics import middle, paired_p_values, resampled_means
 
 _NUM_RESAMPLES = 1_000
@@ -34,7 +34,7 @@ def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray, qu
         `interval` and `p_value`; `days`: by day `num_requests` and by system the measures.
     """
     first, *others = measured
-    _, query = np.unique(np.array(query_keys(queries), object).astype(str), return_inverse=True)
+    query = query_numbers(queries)
     systems: dict[str, Any] = {name: {} for name in measured}
     comparisons: dict[str, Any] = {name: {} for name in others}
     for slice_name, part in slices.by_name.items():

@@ -7,7 +7,7 @@ import numpy as np
 
 from uepp.evaluation.requests import Judgments, Requests, Targets
 from uepp.evaluation.segments import NAMES, Segments
-from uepp.features.text import query_keys
+from uepp.features.text import query_numbers
 
 ALL, JUDGED = "all", "judged"
 
@@ -44,7 +44,7 @@ class Slice:
     Attributes:
         wanted: key in `Slices.wanted`.
         rows: int64 [r] requests that want something.
-        num_queries: distinct queries of theirs (`query_keys`).
+        num_queries: distinct queries of theirs (`query_numbers`).
     """
 
     wanted: str
@@ -96,7 +96,7 @@ def slices_of(
     of_requests |= {name: segments.labels == name for name in NAMES}
     of_requests |= {"signed_in": requests.is_signed_in, "anonymous": ~requests.is_signed_in}
     of_requests |= {"with_history": requests.has_history, "without_history": ~requests.has_history}
-    _, query = np.unique(np.array(query_keys(requests.queries), object).astype(str), return_inverse=True)
+    query = query_numbers(requests.queries)
 
     def cut(name: str, is_in: np.ndarray) -> Slice:
         worth = wanted[name].gains

@@ -23,10 +23,9 @@ from uepp.evaluation.random_walk import RandomWalk
 from uepp.evaluation.requests import Requests
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25, BM25Settings
+from uepp.lexical.fusion import DEPTH
 from uepp.relevance.ranker import has_ranker, load_lightgbm
 from uepp.retrieval.boosting import BOOSTING
-
-_FUSED = 1_000  # results of each system that are fused, at least
 
 
 class Known:
@@ -148,7 +147,7 @@ def _expanded_bm25(known: Known) -> Lexical:
 
 
 def _fusion(known: Known) -> Fusion:
-    depth = max(_FUSED, *known.config.evaluation.recall_at)
+    depth = max(DEPTH, *known.config.evaluation.recall_at)
     return Fusion([known.towers, Lexical(known.tuned_bm25)], depth)
 
 

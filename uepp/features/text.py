@@ -10,6 +10,7 @@ only letters, digits and marks:
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -58,6 +59,12 @@ def query_keys(queries: Sequence[str]) -> list[str]:
     stays as it is written.
     """
     return [text or query for text, query in zip(normalized_queries(queries), queries, strict=True)]
+
+
+def query_numbers(queries: Sequence[str]) -> np.ndarray:
+    """The number of each query's key among those that occur, from 0 in the order of the first one: int64 [Q]."""
+    number_of: dict[str, int] = {}
+    return np.array([number_of.setdefault(key, len(number_of)) for key in query_keys(queries)], np.int64)
 
 
 def joined_fields(inputs: dict[str, tf.Tensor], fields: Sequence[str]) -> tf.Tensor:

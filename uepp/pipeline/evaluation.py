@@ -27,7 +27,7 @@ from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
 from uepp.evaluation.table import markdown
 from uepp.features.catalog import num_products_before
 from uepp.features.text import query_keys
-from uepp.pipeline.stored import read_run
+from uepp.pipeline.stored import parts_of_export, read_run
 from uepp.relevance.ranker import queries_known_to_ranker
 from uepp.retrieval.export import open_export
 from uepp.retrieval.refresh import refuse_refreshed
@@ -86,6 +86,11 @@ def evaluate_run(
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
+        num_before = int(np.count_nonzero(requests.day < train_end.date().isoformat()))
+        if num_before:
+            console.print(
+                f"  note: {num_before:,} of them are of days before {train_end:%Y-%m-%d}, which the run was trained on"
+            )
     measured = {}
     for name in ("uepp", *names):
         with announced(console, f"evaluation of {name}"):
@@ -96,12 +101,15 @@ def evaluate_run(
             add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw, config.serving.depth))
     with announced(console, "intervals"):
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
+    manifest = read_json(export_dir / MANIFEST)
     metrics = {
-        "run_id": read_json(export_dir / MANIFEST)["run_id"],
+        "run_id": manifest["run_id"],
+        "export": parts_of_export(manifest),
         **figures,
         "locality": without_nan({name: one.locality for name, one in measured.items() if one.locality}),
         "segments": segments.rule,
         "num_requests": len(requests),
+        "num_requests_before_train_end": num_before,
         "num_days": len(set(requests.day.tolist())),
         "missing_target_share": requests.missing_target_share,
         "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,

@@ -19,6 +19,7 @@ from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.pipeline.stored import config_with_index, generated_queries, read_run
+from uepp.relevance.ranker import has_ranker
 from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import rebuild_index, write_export
 from uepp.retrieval.operations import not_in_tensorflow_serving
@@ -48,7 +49,9 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
                 made_of.append(fitted.text_encoder / GENERATED)
             version = fingerprint("bm25", [sha256(path) for path in made_of], uepp.__version__)
             bm25, lexical = _tune_bm25(run_dir / "export", version, products, selection, generated)
-    was_boosted = (run_dir / "export" / BOOSTING).exists()
+            if not len(selection):
+                console.print("  note: no request on the selection days, so BM25 has its default settings")
+    was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
     with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
@@ -68,6 +71,9 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
                 console.print(f"  note: TensorFlow Serving lacks operations of {tower}: {', '.join(missing)}")
     if was_boosted:
         note = f"the export was boosted, the new one is not; boost it with: uepp boost {run_dir}"
+        console.print(f"  note: {note}", markup=False, soft_wrap=True)
+    if had_ranker:
+        note = f"the export had a ranker, the new one has none; make it with: uepp relevance rank {run_dir}"
         console.print(f"  note: {note}", markup=False, soft_wrap=True)
 
 
@@ -130,7 +136,7 @@ def _choose(index: BM25, selection: Requests) -> dict[str, Any]:
     """Settings for an index, which has them then."""
     if not len(selection):
         start = index.settings
-        return {"strength": "tuned", "k1": start.k1, "b": start.b, "weights": start.weights}
+        return {"strength": "tuned", "k1": start.k1, "b": start.b, "weights": start.weights, "num_requests": 0}
     requests = list(zip(selection.queries, selection.target_lists(), strict=True))
     return index.tune(requests, limit=int(selection.num_products.max()))
 

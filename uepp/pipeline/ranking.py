@@ -18,8 +18,8 @@ from uepp.evaluation.requests import Requests
 from uepp.evaluation.reranking import measure_lists
 from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import ALL, Slices, slices_of
-from uepp.features.text import query_keys
-from uepp.metrics import mean_over_days, ndcg_at, paired_interval, target_positions
+from uepp.features.text import query_keys, query_numbers
+from uepp.metrics import direction, mean_over_days, ndcg_at, paired_interval, paired_p_values, target_positions
 from uepp.pipeline.stored import read_run, read_windows
 from uepp.relevance.pair_scores import TRAINED_QUERIES, PairScores, trained_queries
 from uepp.relevance.ranker import (
@@ -294,18 +294,21 @@ def _find(
 def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[str, dict[str, Any]], Relevance | None]:
     """NDCG@10 of each ranker on queries that it has not seen, and the best of those that are surely ahead of retrieval.
 
-    Surely: the 95% interval of the difference is above 0, since a ranker costs time in every search.
+    Surely: by the 95% interval of the difference and the paired test, since a ranker costs time in every search.
     """
-    day = selection.requests.day
+    day, query = selection.requests.day, query_numbers(selection.requests.queries)
     before = selection.ndcg(selection.rows)
     figures: dict[str, dict[str, Any]] = {RETRIEVAL: {f"ndcg@{_CHOSEN_AT}": mean_over_days(before, day)}}
     ahead: dict[Relevance, float] = {}
     for kind, one in trained.items():
         after = selection.ndcg(selection.ranked(one.held_out))
-        low, high = paired_interval(after - before, day, np.array(selection.requests.queries, object))
+        interval = paired_interval(after - before, day, query)
+        p_value = float(paired_p_values((after - before)[:, np.newaxis], day, query)[0])
         mean = mean_over_days(after, day)
-        figures[SYSTEMS[kind]] = {f"ndcg@{_CHOSEN_AT}": mean, "ahead_of_retrieval": [low, high]}
-        if low > 0:
+        figures[SYSTEMS[kind]] = {
+            f"ndcg@{_CHOSEN_AT}": mean, "ahead_of_retrieval": list(interval), "p_value": p_value
+        }  # fmt: skip
+        if direction(interval, p_value) > 0:
             ahead[kind] = mean
     return figures, max(ahead, key=lambda kind: ahead[kind], default=None)
 

@@ -1,5 +1,6 @@
 """What a run and its export hold, for the stories that begin with one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from uepp.evaluation.requests import REQUEST_COLUMNS, Requests, load_requests
 from uepp.features.requests import load_past_events
 from uepp.features.text_encoder import GENERATED
 from uepp.index_families import parse_spec
+from uepp.relevance.ranker import RANKER, towers_key
+from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import check_is_run
 
 
@@ -60,3 +63,17 @@ def generated_queries(directory: Path) -> pa.Table | None:
     """Generated queries that a text encoder or an export came with."""
     path = directory / GENERATED
     return pq.read_table(path) if path.exists() else None
+
+
+def parts_of_export(manifest: Mapping[str, Any]) -> dict[str, str | None]:
+    """What figures of an export depend on, as its checked manifest has it.
+
+    Returns:
+        A digest each of `towers`, `boosting` and `ranker`; none: it has none.
+    """
+    files = manifest["files"]
+    return {
+        "towers": towers_key(manifest),
+        "boosting": files.get(BOOSTING),
+        "ranker": files.get(f"{RANKER}/model.txt"),
+    }

@@ -3,8 +3,8 @@
 import gc
 import itertools
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
+from uepp.artifacts import atomic_directory, atomic_file, fingerprint, locked_directory, read_json, sha256, write_json
 from uepp.config import BLIND_SAMPLERS, RelevanceConfig
 from uepp.pipeline.relevance import embeddings_of, speed
 from uepp.pretraining.bert import locate
@@ -27,6 +27,7 @@ from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, POSITIVE_ABOVE, known_beside, read_sts
 from uepp.relevance.training import fit, logits_of
+from uepp.runs.directory import announced, read_costs
 from uepp.runs.strategies import choose_strategy
 
 MEASURES = ("pearson", "pearson_logits", "spearman", "auroc")
@@ -109,7 +110,9 @@ def run_sts(
             settings = cell.config
             name = f"{settings.sampler}, K = {settings.num_negatives}, pool {settings.pool_size}, seed {settings.seed}"
             console.print(f"[bold]{number} of {len(missing)}[/bold] {name} …", highlight=False)
-            found = _train(cell, train, reported, embeddings, vocabulary, out, strategy, verbose)
+            with _alone(out / "cells" / cell.key, console):
+                found = read_json(_metrics(out, cell)) if _metrics(out, cell).is_file() else None
+                found = found or _train(cell, train, reported, embeddings, vocabulary, out, strategy, verbose)
             if found is None:
                 return None
             figures = "  ".join(f"{measure} {found[measure]:.2f}" for measure in MEASURES)
@@ -195,6 +198,14 @@ def _cells(
     return cells
 
 
+@contextmanager
+def _alone(directory: Path, console: Console) -> Iterator[None]:
+    """Only one process at a time trains a cell; another waits, and takes what it leaves."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked_directory(directory, lambda: console.print("  another process is at this; waiting for it …")):
+        yield
+
+
 def _metrics(out: Path, cell: Cell) -> Path:
     return out / "cells" / cell.key / _METRICS
 
@@ -245,14 +256,14 @@ def _train(
         labelled, train.queries, train.products, configured_sampler(settings),
         batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
     )  # fmt: skip
-    begin = time.perf_counter()
-    fitted = fit(
-        lambda seed: make_cross_encoder(settings, vocabulary, seed),
-        steps, settings, run_dir, strategy=strategy, resume=True, verbose=verbose,
-    )  # fmt: skip
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with announced(Console(quiet=True), "training", run_dir=run_dir, adds=True):
+        fitted = fit(
+            lambda seed: make_cross_encoder(settings, vocabulary, seed),
+            steps, settings, run_dir, strategy=strategy, resume=True, verbose=verbose,
+        )  # fmt: skip
     if not fitted.is_complete:
         return None
-    seconds = time.perf_counter() - begin
     logits = logits_of(
         fitted.encoder,
         [reported.queries[row] for row in reported.query],
@@ -265,7 +276,7 @@ def _train(
     found: dict[str, Any] = {
         **{name: 100 * value for name, value in zip(MEASURES, figures, strict=True)},
         "steps": fitted.step,
-        "seconds": seconds,
+        "seconds": read_costs(run_dir)["seconds"]["training"],
         **speed(run_dir / "logs"),
         "settings": settings.model_dump(mode="json"),
     }

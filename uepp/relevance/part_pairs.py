@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from uepp.artifacts import atomic_file
 from uepp.config import RelevanceConfig
 from uepp.errors import InputError
+from uepp.features.text import query_numbers
 from uepp.relevance.bi_encoder import Embeddings
 from uepp.relevance.candidates import LabelledPairs
 from uepp.relevance.judged import Judged
@@ -47,6 +48,7 @@ class PartPairs:
         return LabelledPairs(
             self.texts.query[rows], self.texts.product[rows], self.labels[rows], *embeddings,
             positive_above=POSITIVE_ABOVE if positive_above is None else positive_above,
+            also_known=_known_of_other_spellings(self.texts, rows),
         )  # fmt: skip
 
     def save(self, path: Path) -> None:
@@ -88,6 +90,25 @@ class PartPairs:
             np.asarray(table.column("label"), np.float32),
             np.asarray(table.column("evaluation_label"), np.float32),
         )
+
+
+def _known_of_other_spellings(texts: TextPairs, rows: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """What is judged for a query as it is written in one way is no negative where it is written in another.
+
+    Returns:
+        Rows of queries and of products.
+    """
+    number = query_numbers(texts.queries)
+    spelled = np.bincount(number)[number] > 1
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(spelled).tolist():
+        members.setdefault(int(number[row]), []).append(row)
+    queries, products = [], []
+    for row in rows[spelled[texts.query[rows]]].tolist():
+        for query in members[int(number[texts.query[row]])]:
+            queries.append(query)
+            products.append(int(texts.product[row]))
+    return queries, products
 
 
 def part_pairs(judged: Judged, config: RelevanceConfig) -> PartPairs:

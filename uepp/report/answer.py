@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
+from uepp.metrics import direction
 from uepp.report import wording
 from uepp.report.figures import Compared, Point
 from uepp.report.gather import OPPONENT, Facts
@@ -53,8 +54,8 @@ class Group(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """`ahead`, `behind`, or `undecided` where the interval holds 0."""
-        return verdict(self.interval)
+        """`ahead`, `behind`, or `undecided` where it may be chance (`uepp.metrics.direction`)."""
+        return verdict(self.interval, self.p_value)
 
     @property
     def compared(self) -> Compared:
@@ -75,13 +76,12 @@ class Other(NamedTuple):
     @property
     def verdict(self) -> str:
         """Of the run against it, see `Group.verdict`."""
-        return verdict(self.interval)
+        return verdict(self.interval, self.p_value)
 
 
-def verdict(interval: Sequence[float]) -> str:
-    """Of a difference with this interval."""
-    low, high = interval
-    return "ahead" if low > 0 else "behind" if high < 0 else "undecided"
+def verdict(interval: Sequence[float], p_value: float) -> str:
+    """Of a difference with this interval and this p-value."""
+    return {1: "ahead", -1: "behind", 0: "undecided"}[direction(interval, p_value)]
 
 
 def groups(facts: Facts) -> list[Group]:
@@ -174,6 +174,12 @@ def against_others(found: Sequence[Other]) -> list[str]:
     return sentences
 
 
+def _tuned_on(facts: Facts) -> str:
+    if (facts.metrics.get("bm25") or {}).get("num_requests", 1):
+        return "BM25 was tuned on the days between."
+    return f"BM25 has its default settings, since on the days between nothing was {acted(facts)}."
+
+
 def how_sure(facts: Facts) -> list[str]:
     """What the figures rest on, in sentences."""
     metrics = facts.metrics
@@ -183,8 +189,7 @@ def how_sure(facts: Facts) -> list[str]:
     unit = "day" if len(days) == 1 else "days"
     sentences = [
         f"{wording.count(of_all['num_requests'])} requests with {wording.count(of_all['num_queries'])} different "
-        f"queries, on {len(days)} {unit} ({span}) that neither training nor tuning has seen. "
-        "BM25 was tuned on the days between.",
+        f"queries, on {len(days)} {unit} ({span}) that neither training nor tuning has seen. {_tuned_on(facts)}",
         "Intervals come from random weights of these days' queries (bootstrap), each for all of its requests, "
         "p-values from a paired randomisation test. Each is for its own comparison, not corrected for the number of "
         "groups and systems that are looked at.",

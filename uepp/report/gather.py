@@ -13,6 +13,7 @@ from uepp.artifacts import MANIFEST, read_json
 from uepp.config import Config
 from uepp.errors import InputError
 from uepp.evaluation.slices import ALL
+from uepp.pipeline.stored import parts_of_export
 from uepp.retrieval.boosting import BOOSTING
 from uepp.runs.directory import read_costs
 
@@ -52,7 +53,7 @@ class Facts:
         costs: content of `costs.json`, empty without one.
         sizes: bytes on disk by what it is.
         boosting: of `uepp boost`, none: not boosted.
-        tuning: of `uepp tune`, none: not tuned.
+        tuning: of `uepp tune`, none: not tuned, or served otherwise since.
         studies: by name, content of `results.json`.
         made: now.
     """
@@ -104,7 +105,7 @@ def gather(
         InputError: figures are missing, of an older form, or of another export.
     """
     manifest = read_json(export / MANIFEST)
-    metrics = _metrics(run_dir, manifest["run_id"])
+    metrics = _metrics(run_dir, manifest)
     data = Path(run.get("data", run_dir))
     about = read_json(data / "dataset.json") if (data / "dataset.json").is_file() else {}
     return Facts(
@@ -121,7 +122,7 @@ def gather(
         costs=read_costs(run_dir),
         sizes=_sizes(run_dir, export),
         boosting=_boosting(run_dir, export, manifest["run_id"]),
-        tuning=_of_run(run_dir / "tuning" / "report.json", manifest["run_id"]),
+        tuning=_tuning(run_dir, export, manifest["run_id"]),
         studies=_studies(studies),
         made=datetime.now(UTC),
     )
@@ -138,16 +139,21 @@ def changed_settings(config: Config) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _metrics(run_dir: Path, run_id: str) -> dict[str, Any]:
+def _metrics(run_dir: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    run_id = manifest["run_id"]
     path, again = run_dir / "metrics.json", f"run: uepp evaluate {run_dir}"
     if not path.is_file():
         raise InputError(f"{path}: no such file, the run is not evaluated yet; {again}")
     metrics = read_json(path)
-    for key in ("systems", "comparisons", "days"):
+    for key in ("systems", "comparisons", "days", "export"):
         if not isinstance(metrics, dict) or key not in metrics:
             raise InputError(f"{path}: written by an earlier version, it has no {key}; {again}")
     if metrics.get("run_id") != run_id:
         raise InputError(f"{path}: of another export (run_id {metrics.get('run_id')}, not {run_id}); {again}")
+    now = parts_of_export(manifest)
+    for part, system in (("towers", "uepp"), ("boosting", "uepp_boost"), ("ranker", "uepp_rerank")):
+        if system in metrics["systems"] and metrics["export"][part] != now[part]:
+            raise InputError(f"{path}: the export's {part} changed since; {again}")
     if OPPONENT not in metrics["comparisons"]:
         raise InputError(f"{path}: does not compare with tuned BM25 (--against had no {OPPONENT}); {again}")
     return metrics
@@ -163,6 +169,13 @@ def _boosting(run_dir: Path, export: Path, run_id: str) -> dict[str, Any] | None
     """The report of boosting, unless it was taken away again."""
     found = _of_run(run_dir / "boosting" / "report.json", run_id)
     return found if found is not None and found["is_boosted"] == (export / BOOSTING).exists() else None
+
+
+def _tuning(run_dir: Path, export: Path, run_id: str) -> dict[str, Any] | None:
+    """The report of tuning, where the export serves with what it chose."""
+    found, serving = _of_run(run_dir / "tuning" / "report.json", run_id), export / "serving.json"
+    served = read_json(serving).get("index") if serving.is_file() else None
+    return found if found is not None and found.get("chosen") == served else None
 
 
 def _num_rows(path: Path) -> int | None:

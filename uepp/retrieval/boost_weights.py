@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from uepp.features.text import query_keys
-from uepp.metrics import mean_over_days, paired_interval
+from uepp.features.text import query_keys, query_numbers
+from uepp.metrics import direction, mean_over_days, paired_interval, paired_p_values
 from uepp.retrieval.boost_candidates import Ranking
 from uepp.retrieval.boosting import bonuses
 
@@ -87,7 +87,8 @@ class TunedWeights:
         trials: every weighting that was tried, in order: `fold`, `weights`, `boost_range`, and `recall` on the requests
             of the other folds.
         held_out: for each of `SCALES` the `recall` of every fold's weights on the requests of that fold, which they
-            were not tuned on, and `behind_best`, how far the best scale is ahead: an interval of one standard error.
+            were not tuned on, `behind_best`, how far the best scale is ahead: an interval of one standard error, and
+            its `p_value`.
     """
 
     best: np.ndarray
@@ -126,8 +127,7 @@ def tune_weights(
         num_trials: weightings to try, a fold.
         progress: called after each.
     """
-    keys = query_keys(queries)
-    fold, texts = _folds(keys), np.array(keys, object)
+    fold, query = _folds(query_keys(queries)), query_numbers(queries)
     trials: list[dict[str, Any]] = []
     found: list[np.ndarray] = []
     for number in range(int(fold.max()) + 1):
@@ -153,10 +153,16 @@ def tune_weights(
     held_out: list[dict[str, Any]] = []
     for scale, values in found_elsewhere.items():
         differences = found_elsewhere[best_scale] - values
-        behind = paired_interval(differences, day, texts, confidence=_ONE_STANDARD_ERROR)
-        held_out.append({"scale": scale, "recall": recall_of[scale], "behind_best": list(behind)})
-    chosen = next(row["scale"] for row in held_out if row["behind_best"][0] <= 0)
+        behind = paired_interval(differences, day, query, confidence=_ONE_STANDARD_ERROR)
+        p_value = float(paired_p_values(differences[:, np.newaxis], day, query)[0])
+        held_out.append({"scale": scale, "recall": recall_of[scale], "behind_best": list(behind), "p_value": p_value})
+    chosen = next(row["scale"] for row in held_out if not _is_behind(row["behind_best"], row["p_value"]))
     return TunedWeights(np.mean(found, axis=0), chosen, trials, held_out)
+
+
+def _is_behind(interval: Sequence[float], p_value: float) -> bool:
+    """By a standard error, and more than the luck of a few requests."""
+    return direction(interval, p_value, _ONE_STANDARD_ERROR) > 0
 
 
 def _maximise(recall: Callable[[np.ndarray], float], space: WeightSpace, num_trials: int) -> None:

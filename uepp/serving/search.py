@@ -14,6 +14,7 @@ from uepp.artifacts import MANIFEST, read_json
 from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.lexical.bm25 import BM25
+from uepp.lexical.fusion import DEPTH as FUSION_DEPTH
 from uepp.relevance.ranker import Ranker, has_ranker, load_lightgbm, read_ranker
 from uepp.relevance.ranking_features import Asked
 from uepp.retrieval.boosting import read_boosting
@@ -207,6 +208,8 @@ class Searcher:
             if request.rerank and self._ranker is not None:
                 asked = self.reader.asked(request, features, self._ranker.features)
                 floor = max(floor, self._ranker.top)  # else a second page would be of another order than the first
+        if request.fusion:
+            floor = max(floor, FUSION_DEPTH)  # and so would this one be
         needed = request.offset + request.k + len(self.catalogue.rows(set(request.exclude)))
         depth = depth_of(needed, floor, len(self.catalogue))
         return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold, asked)
