@@ -167,10 +167,11 @@ def test_quality_known_only_later_is_refused_and_nothing_written(call: Call, tmp
 
 def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     """Found after the data was checked and mined; on the way, a column's name is printed as it is."""
-    data = data_set(tmp_path / "data", {**products(), "[/bold]": ["x", "y"]})
+    clicked = {**events(), "type": ["click"] * len(events()["type"])}
+    data = data_set(tmp_path / "data", {**products(), "[/bold]": ["x", "y"]}, clicked)
     before = everything_below(tmp_path)
-    result = call("train", "--data", data, "--run", tmp_path / "run", "--set", "training.positive_types=[cart]")
-    assert_refused(result, ("training.positive_types = ['cart']", "purchase"))
+    result = call("train", "--data", data, "--run", tmp_path / "run", "--set", "training.positive_types=[purchase]")
+    assert_refused(result, ("training.positive_types = ['purchase']", "click"))
     assert "ignored unknown columns: [/bold]" in result[2]
     assert everything_below(tmp_path) == before
 

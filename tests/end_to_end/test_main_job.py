@@ -340,6 +340,22 @@ def test_exporting_again_from_the_checkpoint_gives_the_same_metrics(
     assert json.loads(call("evaluate", copy, "--json").out) == job.metrics
 
 
+def test_a_catalogue_that_has_changed_in_place_is_not_exported(
+    job: Job, copy: Path, call: Call, tmp_path: Path
+) -> None:
+    """What a run exports is what it was trained with; there is a way for another catalogue, and the line says it."""
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(facts | {"data": str(tmp_path)}))
+    products = pq.read_table(Path(facts["data"]) / "products.parquet")
+    pq.write_table(products.slice(1), tmp_path / "products.parquet")
+    refused = call("export", copy)
+    assert refused.code == 2
+    assert "products.parquet: has changed since the run was trained" in refused.err
+    assert f"uepp export {copy} --data {tmp_path}" in refused.err
+    (tmp_path / "products.parquet").unlink()
+    assert "products.parquet: no such file" in call("export", copy).err
+
+
 def saved_weights(run: Path) -> dict[str, np.ndarray]:
     checkpoint = tf.train.load_checkpoint(str(run / "checkpoints"))
     names = [name for name in checkpoint.get_variable_to_shape_map() if name.startswith("model/")]

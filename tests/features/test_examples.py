@@ -159,6 +159,14 @@ def test_load_examples_of_some_types_still_masks_with_all(tmp_path: Path) -> Non
     assert loaded.known_positives.gather(loaded.known_rows[[1]]).values.tolist() == [1, 2]
 
 
+def test_what_was_bought_counts_as_the_strongest_type_below(tmp_path: Path) -> None:
+    """Leaving out purchases leaves out no example: whoever bought had looked."""
+    table = mined(tmp_path, EXAMPLES, [])
+    for types, expected in ((("click",), [0] * 5), (("click", "cart"), [0, 1, 1, 1, 0]), (("cart",), [1, 1, 1])):
+        loaded = load_examples(table, ["a", "b", "c", "d"], TrainingConfig(positive_types=types))
+        assert loaded.type_ids.tolist() == expected
+
+
 def test_load_examples_names_the_types_it_found(tmp_path: Path) -> None:
     config = TrainingConfig(positive_types=("purchase",))
     with pytest.raises(InputError, match=r"training\.positive_types = \['purchase'\].*\['click'\]") as caught:

@@ -133,6 +133,8 @@ class Expected:
             self.loss = np.mean(self.positive + sum(weights[name] * part for name, part in self.parts.items()))
         else:
             counts = [batch["log_expected_count"].numpy()]
+            if settings.in_batch == "hardest":
+                counts[0] = np.where(np.arange(len(counts[0])) < BATCH, 0, counts[0])  # chosen, not drawn
             if settings.dynamic_pool:
                 counts.append(np.zeros(self.similarity["dynamic"].shape[1]))
             self.loss = np.mean(
@@ -252,6 +254,27 @@ def test_in_batch_negatives_drawn_uniformly_change_with_the_element() -> None:
         assert reported(trainer)["in_batch_count"] == 2
     assert losses[1][0] == losses[1][1]
     assert len({values[0] for values in losses.values()}) == 3
+
+
+def test_some_drawn_in_batch_negatives_stand_for_all_of_them_in_a_softmax() -> None:
+    """Σ w exp sᶜ over the drawn ones has the expectation of the sum over all."""
+
+    def sums(num_in_batch: int | None, elements: int) -> np.ndarray:
+        negatives = {"num_in_batch": num_in_batch, "num_uniform": 0}
+        config = configured(negatives=negatives, loss={"kind": "softmax", "temperature": 0.5})
+        batch = make_batch(config, known=[[]] * BATCH)
+        trainer = Trainer(build(), config, tf.Variable(0, dtype=tf.int64))
+        source = trainer._softmax  # a loss each query
+        losses = []
+        trainer._softmax = lambda *arguments: losses.append(source(*arguments)) or losses[-1]
+        for element in range(elements):
+            trainer.compute_loss(batch | {"element": tf.constant(element, tf.int64)})
+        return np.exp(np.array(losses)) - 1  # of the negatives, in units of the positive
+
+    every, some = sums(None, 1)[0], sums(2, 400)
+    assert some.std(axis=0).min() > 0
+    alone = [0, 2, 3, 5]  # queries 1 and 4 have one positive, so each has fewer to draw from
+    np.testing.assert_allclose(some.mean(axis=0)[alone], every[alone], rtol=0.1)
 
 
 @pytest.mark.parametrize("loss", [{}, {"kind": "softmax"}])

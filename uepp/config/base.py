@@ -16,6 +16,6 @@ Weights = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 
 
 class Stage(BaseModel):
-    """Base of all settings: immutable, and unknown keys are refused."""
+    """Base of all settings: immutable; unknown keys, infinity and NaN are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -44,7 +44,7 @@ class PretrainingConfig(Stage):
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         "float32", description="mixed_bfloat16: layers compute in bfloat16, weights and loss stay float32"
     )
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**32)
     batch_size: int = Field(64, ge=1, description="pairs a step, over all replicas")
     max_steps: int = Field(1_500, ge=0, description="0: the encoder as it starts, to compare with")
     learning_rate: float = Field(0.002, gt=0, description="Adam's highest rate")

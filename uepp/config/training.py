@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from uepp.config.base import INTERACTION_TYPES, InteractionType, ProductEncoder, QueryEncoder, Stage, Weights
 
@@ -30,6 +30,13 @@ class ModelConfig(Stage):
     idf_start: bool = Field(True, description="scale initial token embeddings by inverse document frequency")
     normalize_groups: bool = Field(True, description="L2-normalise each group's average before concatenation")
 
+    @field_validator("product_encoders", "query_encoders")
+    @classmethod
+    def _once(cls, encoders: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(encoders)) != len(encoders):
+            raise ValueError("each encoder once")
+        return encoders
+
 
 class LossConfig(Stage):
     """Multi-part hinge (UEPPR III-E), or softmax. Similarities are cosines in [-1, 1]."""
@@ -46,6 +53,15 @@ class LossConfig(Stage):
     def thresholds(self) -> tuple[float, ...]:
         """Thresholds in the order of `INTERACTION_TYPES`."""
         return (self.threshold_click, self.threshold_cart, self.threshold_purchase)
+
+    @model_validator(mode="after")
+    def _positives_are_above_negatives(self) -> "LossConfig":
+        if self.kind == "hinge" and self.threshold_negative >= min(self.thresholds):
+            raise ValueError(
+                f"threshold_negative = {self.threshold_negative}: must be below the thresholds of clicks, carts and "
+                f"purchases, {list(self.thresholds)}"
+            )
+        return self
 
 
 class NegativesConfig(Stage):
@@ -82,6 +98,22 @@ class NegativesConfig(Stage):
                 f"false_negative_temperature = {self.false_negative_temperature}: it changes which hard negatives are "
                 "chosen; set in_batch: hardest or a dynamic_pool"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_pushes(self) -> "NegativesConfig":
+        """Without negatives all similarities may become 1."""
+        weights = {"in_batch_weight": self.in_batch_weight}
+        weights |= {"uniform_weight": self.uniform_weight} if self.num_uniform else {}
+        weights |= {"dynamic_weight": self.dynamic_weight} if self.dynamic_pool else {}
+        for place, moment in enumerate(("first", "last")):
+            if not any(pair[place] for pair in weights.values()):
+                raise ValueError(
+                    f"no negatives: {moment} weights of all sources that there are ({', '.join(weights)}) are 0"
+                )
+        for name, (first, last) in weights.items():
+            if first != last and not (self.warmup_steps or self.ramp_steps):
+                raise ValueError(f"{name} = [{first}, {last}]: give warmup_steps or ramp_steps too")
         return self
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from uepp.config import INTERACTION_TYPES, TrainingConfig
+from uepp.config import INTERACTION_TYPES, InteractionType, TrainingConfig
 from uepp.data.histories import POINTERS
 from uepp.errors import InputError
 from uepp.features.bags import Bags
@@ -52,6 +52,9 @@ class Examples:
 def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -> Examples:
     """Read the mined examples of the configured types and turn strings into ids.
 
+    A pair has its strongest type. Where that is not configured it counts as the strongest one below it that is: what
+    was bought was taken to the cart and looked at, too.
+
     Raises:
         InputError: no example of these types.
     """
@@ -60,7 +63,11 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
         mined / "examples.parquet", columns=["request_id", "query", "product_id", "type", *about_request]
     )
     graph = pq.read_table(mined / "graph.parquet", columns=["query", "product_id"])
-    examples = table.filter(pc.is_in(table.column("type"), pa.array(config.positive_types)))
+    counted = pa.array([_counted_as(name, config.positive_types) for name in INTERACTION_TYPES], pa.string())
+    place = table.schema.get_field_index("type")
+    types = counted.take(pc.index_in(table.column("type"), pa.array(INTERACTION_TYPES)).combine_chunks())
+    examples = table.set_column(place, "type", types)
+    examples = examples.filter(pc.is_valid(examples.column("type")))
     if not examples.num_rows:
         raise InputError(
             f"training.positive_types = {list(config.positive_types)}: no such interaction in the example window; "
@@ -91,6 +98,12 @@ def load_examples(mined: Path, product_ids: list[str], config: TrainingConfig) -
         known_positives=positives,
         known_rows=positives.rows_of(queries.to_pylist()),
     )
+
+
+def _counted_as(strongest: InteractionType, configured: tuple[InteractionType, ...]) -> str | None:
+    """The strongest configured type that is no stronger; none: the pair is no example."""
+    below = INTERACTION_TYPES[: _TYPE_IDS[strongest] + 1]
+    return next((name for name in reversed(below) if name in configured), None)
 
 
 def with_weak_examples(examples: Examples, queries: list[str], products: Bags, known: Bags) -> Examples:

@@ -35,6 +35,7 @@ class Tower(tf.keras.layers.Layer):
         output_dim: d.
         hidden_layers: widths of the feed-forward layers.
         batch_norm: normalise each hidden layer, by the batch of all replicas.
+        momentum: of the moving averages that stand for the batch outside of training.
         equal_projection: start both towers alike.
         precision: dtype policy of the feed-forward layers; pooling and output are float32.
         seed: of the equal projection; the same in both towers.
@@ -48,6 +49,7 @@ class Tower(tf.keras.layers.Layer):
         output_dim: int,
         hidden_layers: Sequence[int],
         batch_norm: bool,
+        momentum: float = 0.99,
         equal_projection: bool,
         precision: str,
         seed: int,
@@ -63,7 +65,9 @@ class Tower(tf.keras.layers.Layer):
                 tf.keras.layers.Dense(width, use_bias=not batch_norm, kernel_initializer=initializer, dtype=policy)
             )
             if batch_norm:
-                self._hidden.append(tf.keras.layers.BatchNormalization(synchronized=True, dtype=policy))
+                self._hidden.append(
+                    tf.keras.layers.BatchNormalization(momentum=momentum, synchronized=True, dtype=policy)
+                )
             self._hidden.append(tf.keras.layers.ReLU(dtype=policy))
         self._linear: tf.keras.layers.Dense | None = None
         if equal_projection:
@@ -84,7 +88,7 @@ class Tower(tf.keras.layers.Layer):
                 initializer = "zeros" if equal_projection else "ones"
                 self._hidden.append(
                     tf.keras.layers.BatchNormalization(
-                        center=False, gamma_initializer=initializer, synchronized=True, dtype=policy
+                        momentum=momentum, center=False, gamma_initializer=initializer, synchronized=True, dtype=policy
                     )
                 )
 
@@ -170,6 +174,9 @@ def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
             output_dim=model.output_dim,
             hidden_layers=model.hidden_layers,
             batch_norm=model.batch_norm,
+            # The averages start at variance 1, far above that of an average of tokens: of that start e⁻¹⁰ is left at
+            # most, however short the training is. Longer ones have Keras' own.
+            momentum=min(0.99, max(0.9, 1 - 10 / config.training.max_steps)),
             equal_projection=model.initial_projection == "equal",
             precision=model.precision,
             seed=config.training.seed,

@@ -36,6 +36,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
         tune: whether to tune BM25; without, the export cannot be compared with it.
     """
     config, facts, mined = read_run(run_dir)
+    _refuse_other_catalogue(run_dir, facts)
     products = read_products(Path(facts["data"]))
     fitted = Fitted.load(run_dir / "features", config.features)
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
@@ -75,6 +76,18 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
     if had_ranker:
         note = f"the export had a ranker, the new one has none; make it with: uepp relevance rank {run_dir}"
         console.print(f"  note: {note}", markup=False, soft_wrap=True)
+
+
+def _refuse_other_catalogue(run_dir: Path, facts: dict[str, Any]) -> None:
+    """What a run exports is the catalogue that it was trained with: all that it is measured on belongs to that one."""
+    path = Path(facts["data"]) / "products.parquet"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the run was trained with it")
+    if facts.get("products_sha256") not in (None, sha256(path)):
+        raise InputError(
+            f"{path}: has changed since the run was trained; the run takes another catalogue with: uepp export "
+            f"{run_dir} --data {path.parent}"
+        )
 
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:

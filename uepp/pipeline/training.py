@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from uepp.artifacts import atomic_directory, read_json
+from uepp.artifacts import atomic_directory, read_json, sha256
 from uepp.config import Config, TrainingConfig
 from uepp.data.mining import mine
 from uepp.data.schema import check_quality, read_products
@@ -108,7 +108,8 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         facts = read_json(run_dir / "run.json")
         if facts.get("mined", mined.name) != mined.name:
             raise InputError(f"{data_dir}: has changed since this run began; start a new one with --run")
-        add_facts(run_dir, data=str(data_dir.resolve()), mined=mined.name)
+        catalogue = sha256(data_dir / "products.parquet")
+        add_facts(run_dir, data=str(data_dir.resolve()), mined=mined.name, products_sha256=catalogue)
         with nothing_left(run_dir, resume):
             examples = load_examples(mined, products.column("product_id").to_pylist(), config.training)
         console.print(

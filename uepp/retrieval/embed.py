@@ -11,6 +11,7 @@ import tensorflow_text  # noqa: F401  registers the operations that the towers u
 from rich.progress import track
 
 from uepp.config import HistoryConfig
+from uepp.errors import InputError
 from uepp.features.raw import as_tensors, table_inputs
 from uepp.features.requests import RawRequests
 from uepp.retrieval.vectors import CHUNK_ROWS, ProductVectors
@@ -99,6 +100,10 @@ def write_vectors(
                 vectors[rows - first] = kept.vectors.take(kept.rows[rows])
         for rows in track(_parts(missing, batch_size), "embed", transient=True):
             vectors[rows - first] = _embed(product_tower, products, neighbors, rows)
+        if not np.isfinite(vectors).all():
+            row = first + int((~np.isfinite(vectors)).any(axis=1).argmax())
+            product = products.column("product_id")[row].as_py()
+            raise InputError(f"product {product}: the tower gives no finite vector; the training has diverged")
         np.save(folder / f"part-{shard:05}.npy", vectors)
 
 

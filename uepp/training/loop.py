@@ -1,5 +1,6 @@
 """The training loop: Keras' `fit` of the trainer, under a distribution strategy, with exact resume."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -243,6 +244,11 @@ class _Report(tf.keras.callbacks.Callback):
             self._time = now
 
     def _add_row(self, means: dict[str, float], now: float) -> None:
+        if self._done > self._row_done and not math.isfinite(means.get("loss", 0.0)):
+            raise InputError(
+                f"step {self._done}: the loss is {means['loss']}; lower training.table_learning_rate or "
+                "training.dense_learning_rate"
+            )
         steps, seconds = self._done - self._row_done, now - self._row_time
         speed = steps * self._batch_size / seconds if steps else 0.0
         self._row_time, self._row_done = now, self._done

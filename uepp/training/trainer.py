@@ -208,7 +208,8 @@ class Trainer(tfrs.Model):
     def _softmax(self, features: Features, sources: dict[str, _Source], weights: dict[str, tf.Tensor]) -> tf.Tensor:
         """Sampled softmax, float32 [B], over the candidates of all sources.
 
-        Dynamic candidates were not drawn but chosen, and stand for themselves only: they have no correction.
+        Dynamic candidates and the hardest of a batch were not drawn but chosen, and stand for themselves only: they
+        have no correction. Of a batch's candidates of which k are drawn, each stands for as many as were not.
         """
         similarity = {name: source.similarity for name, source in sources.items()}
         num_queries = tf.shape(features["type_ids"])[0]
@@ -217,6 +218,12 @@ class Trainer(tfrs.Model):
         gathers = self._negatives.gather
         log_draws = tf.math.log(float(tf.distribute.get_strategy().num_replicas_in_sync)) if gathers else 0.0
         log_expected_counts = {"in_batch": self._gathered(log_expected_count[:num_queries]) + log_draws}
+        if self._negatives.in_batch == "hardest":
+            log_expected_counts["in_batch"] = tf.zeros(tf.shape(similarity["in_batch"])[1])
+        elif self._negatives.num_in_batch is not None:
+            num_others = tf.cast(tf.shape(similarity["in_batch"])[1] - 1, tf.float32)
+            stands_for = tf.maximum(num_others / self._negatives.num_in_batch, 1.0)
+            weights = {**weights, "in_batch": weights["in_batch"] * stands_for}
         if "uniform" in sources:
             log_expected_counts["uniform"] = self._gathered(log_expected_count[num_queries:]) + log_draws
         if "dynamic" in sources:

@@ -15,7 +15,7 @@ class UserHistory(Reader):
         self._numbers = history_inputs(sources.config.history)
         self._tokenizer = sources.tokenizer
         self._tokens = sources.tokens
-        self._shops = sources.shops
+        self._shops = sources.shops if "recent_shops" in self._numbers else None
 
     @property
     def signature(self) -> dict[str, tf.TensorSpec]:
@@ -31,7 +31,7 @@ class UserHistory(Reader):
             features |= listed_texts(
                 "history/searches", "searches", latest["recent_searches"], self._tokenizer, self._tokens
             )
-        if "recent_shops" in latest:
+        if "recent_shops" in latest and self._shops is not None:
             shops = without_empty(latest["recent_shops"])
             rows = shops.with_values(tf.cast(self._shops.lookup(shops.values), tf.int32))
             features |= ragged_entries("history/shops", tf.ragged.boolean_mask(rows, rows >= 0))

@@ -6,13 +6,15 @@ import tensorflow as tf
 
 from uepp.features.entries import Features
 from uepp.features.text_encoder import TextEncoder
-from uepp.model.encoders.base import Block, unit_rows
+from uepp.model.encoders.base import Block
 
 if TYPE_CHECKING:
     from uepp.config import Config
     from uepp.model.tables import Tables
 
 _SYMMETRIC_SCALE = 0.5
+_LENGTH_BESIDE_AVERAGES = 0.1
+"""Of a vector where groups of tokens are not normalised: what their averages have at the start, about."""
 
 
 class PretrainedTextEncoder(tf.keras.layers.Layer):
@@ -26,13 +28,13 @@ class PretrainedTextEncoder(tf.keras.layers.Layer):
         dim: d.
         encoder: the one to train; none: frozen.
         scale: of its block in an equal initial projection.
-        normalize: L2-normalise the vectors.
+        length: of the vectors in the tower, whatever the encoder gives: what is longer than its neighbours drowns them.
     """
 
-    def __init__(self, entry: str, dim: int, encoder: TextEncoder | None, scale: float, normalize: bool) -> None:
+    def __init__(self, entry: str, dim: int, encoder: TextEncoder | None, scale: float, length: float) -> None:
         super().__init__(name="text_encoder", dtype="float32")
         self._entry = entry
-        self._normalize = normalize
+        self._length = length
         self._model = None if encoder is None else encoder.model
         if self._model is not None:
             # Keras does not look for variables in a loaded SavedModel.
@@ -48,7 +50,8 @@ class PretrainedTextEncoder(tf.keras.layers.Layer):
             is_built_only = tf.distribute.in_cross_replica_context()
             shape = [tf.shape(vectors)[0], self.blocks[0].dim]
             vectors = tf.zeros(shape) if is_built_only else self._model.encode(vectors)
-        return unit_rows(tf.ensure_shape(vectors, [None, self.blocks[0].dim]), self._normalize)
+        vectors = tf.ensure_shape(vectors, [None, self.blocks[0].dim])
+        return self._length * tf.math.l2_normalize(vectors, axis=1)
 
 
 def product_text(config: "Config", tables: "Tables") -> PretrainedTextEncoder:
@@ -69,5 +72,5 @@ def _text(entry: str, config: "Config", tables: "Tables") -> PretrainedTextEncod
         tables.text_dim,
         tables.text_encoder,
         _SYMMETRIC_SCALE if is_symmetric else 0.0,
-        config.model.normalize_groups,
+        1.0 if config.model.normalize_groups else _LENGTH_BESIDE_AVERAGES,
     )
