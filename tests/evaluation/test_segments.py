@@ -1,6 +1,7 @@
 """Head, torso and tail against thirds counted by hand and by loop."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,16 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uepp.artifacts import write_json
+from uepp.data.schema import read_products
 from uepp.evaluation.segments import assign_segments
-from uepp.features.vocabulary import Vocabulary
+
+T = datetime(2024, 5, 4, tzinfo=UTC)
 
 
 def write_export(directory: Path, counts: dict[str, int], words: dict[str, int] | None = None) -> Path:
     table = {"query": pa.array(counts.keys(), pa.string()), "count": pa.array(counts.values(), pa.int64())}
     pq.write_table(pa.table(table), directory / "query_counts.parquet")
-    ordered = sorted((words or {}).items(), key=lambda pair: -pair[1])
-    tokens, frequencies = [word.encode() for word, _ in ordered], np.array([count for _, count in ordered], np.int64)
-    Vocabulary(tokens, frequencies, 1_000, 3).save(directory)
+    titles = [word.upper() for word, count in (words or {}).items() for _ in range(count)]
+    later = ["lamp"] * 500  # came after T
+    made = [None] * len(titles) + [T + timedelta(seconds=1)] * len(later)
+    columns = {"product_id": [f"p{n}" for n in range(len(made))], "title": [*titles, *later], "created_at": made}
+    pq.write_table(pa.table(columns), directory / "products.parquet")
+    pq.write_table(read_products(directory), directory / "products.parquet")
+    write_json(directory / "windows.json", {"train_end": T.isoformat()})
     return directory
 
 

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-import tensorflow as tf
 
-from uepp.features.text import normalize, query_keys
-from uepp.features.vocabulary import Vocabulary
+from uepp.artifacts import read_json
+from uepp.features.catalog import num_products_before
+from uepp.features.text import TEXT_FIELDS, normalized_queries, product_texts, query_keys
 
+_AT_ONCE = 65_536
 _MIN_SEEN_SHARE = 0.1
 NAMES = ("head", "torso", "tail")
 
@@ -39,12 +41,13 @@ def assign_segments(
     told apart by `query_keys`.
 
     `rarest_word`: for data without traffic, where no evaluated query occurs in training. A query counts
-    as often as its rarest word occurs in texts of the training window (products and queries); thirds
-    of the evaluated requests.
+    as often as its rarest word occurs in texts of training (products known before T, and its distinct queries); thirds
+    of the evaluated requests. What the towers read of these texts makes no difference, so all runs on the same data
+    have the same segments.
 
     Args:
         queries: [R] evaluated queries.
-        export: an export, for its query counts and vocabulary.
+        export: an export, for its query counts, products and T.
         by: the rule; `auto` takes `query_count` where at least a tenth of the requests were seen.
     """
     table = pq.read_table(export / "query_counts.parquet")
@@ -59,7 +62,7 @@ def assign_segments(
         labels = np.where(seen >= head, "head", np.where(seen >= torso, "torso", "tail"))
         rule = f"query's requests in the training window: head ≥ {head}, torso ≥ {torso}"
         return Segments(labels, rule)
-    rarest = _rarest_word_counts(queries, Vocabulary.load(export))
+    rarest = _rarest_word_counts(queries, export, table.column("query").to_pylist())
     third, two_thirds = (float(value) for value in np.quantile(rarest, (1 / 3, 2 / 3)))
     labels = np.where(rarest > two_thirds, "head", np.where(rarest > third, "torso", "tail"))
     rule = (
@@ -79,7 +82,20 @@ def _traffic_thirds(counts: np.ndarray) -> tuple[int, int]:
     return head, torso
 
 
-def _rarest_word_counts(queries: list[str], vocabulary: Vocabulary) -> np.ndarray:
-    counts = dict(zip(vocabulary.tokens, vocabulary.counts.tolist(), strict=True))
-    words = normalize(tf.constant(queries, tf.string)).numpy()
-    return np.array([min((counts.get(word, 0) for word in query.split()), default=0) for query in words], np.int64)
+def _rarest_word_counts(queries: list[str], export: Path, trained: list[str]) -> np.ndarray:
+    asked = normalized_queries(queries)
+    wanted = {word for query in asked for word in query.split()}
+    counts: Counter[str] = Counter()
+
+    def count(texts: list[str]) -> None:
+        for text in normalized_queries(texts):
+            counts.update(wanted.intersection(text.split()))
+
+    products = pq.read_table(export / "products.parquet")
+    train_end = datetime.fromisoformat(read_json(export / "windows.json")["train_end"])
+    num_known = num_products_before(products, train_end)
+    for begin in range(0, num_known, _AT_ONCE):
+        part = products.slice(begin, min(_AT_ONCE, num_known - begin))
+        count(product_texts(part, TEXT_FIELDS))
+    count(trained)
+    return np.array([min((counts[word] for word in query.split()), default=0) for query in asked], np.int64)
