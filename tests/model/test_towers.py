@@ -281,6 +281,17 @@ def projection_of(tower: Tower) -> tf.Variable:
     return kernel
 
 
+@pytest.mark.parametrize("projection", ["equal", "independent"])
+def test_weights_have_the_same_names_in_every_model_of_a_process(projection: str) -> None:
+    """So that an export's files, and what is kept for them, are the same whoever made it from a checkpoint."""
+    models = [small_model.make_model(model=EVERYTHING | {"initial_projection": projection}) for _ in range(2)]
+    names = []
+    for model in models:
+        model(small_model.batch().features())
+        names.append([variable.name for variable in model.variables])
+    assert names[0] == names[1]
+
+
 def test_what_starts_without_effect_learns() -> None:
     """Shops, places and histories change nothing at first, and their part of the projection has a gradient."""
     plain = small_model.make_model(model={"product_encoders": ("tokens", "graph"), "query_encoders": ("tokens",)})

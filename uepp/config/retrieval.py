@@ -50,7 +50,9 @@ class BoostingConfig(Stage):
 class ServingConfig(Stage):
     """Search as a service (UEPPR V); none of it changes what was trained."""
 
-    depth: int = Field(200, ge=1, description="products that are ranked and cached for a request, at least")
+    depth: int = Field(
+        200, ge=1, description="products that are ranked and cached for a request, at least (with fusion 1,000)"
+    )
     max_results: int = Field(1_000, ge=1, description="largest offset + k")
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
         None,

@@ -48,6 +48,7 @@ def compare(
         `difference`, and its 95% bootstrap `interval`, a list of two.
     """
     results = [recalls_of(system, requests, ks) for system in (before, after)]
+    query = query_numbers(requests.queries)
     compared: dict[str, dict[str, Any]] = {}
     for name in ("all", *NAMES):
         is_in = np.ones(len(requests), bool) if name == "all" else segments.labels == name
@@ -59,9 +60,7 @@ def compare(
                 "before": means[0],
                 "after": means[1],
                 "difference": means[1] - means[0],
-                "interval": list(
-                    paired_interval(recalls[1] - recalls[0], requests.day, query_numbers(requests.queries))
-                ),
+                "interval": list(paired_interval(recalls[1] - recalls[0], requests.day, query)),
             }
     return compared
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEPTH = 1_000
-"""Results of each system that are fused, at least: with other depths a fusion is another ranking, so what is evaluated
-and what is served, and all of its pages, take the same."""
+"""Results of each system that are fused, at least: with another depth a fusion is another ranking, so evaluation and
+serving, and all pages up to it, take the same."""
 CONSTANT = 60.0
 """The paper's: high enough that no single first rank decides."""
 

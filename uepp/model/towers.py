@@ -58,23 +58,36 @@ class Tower(tf.keras.layers.Layer):
         super().__init__(name=name, dtype="float32")
         policy = tf.keras.mixed_precision.Policy(precision)
         self._encoders = [encoder for encoder in encoders if encoder.blocks]
+        # Layers have names, since Keras counts those without in a process, and a SavedModel's files hold the names.
         self._hidden: list[tf.keras.layers.Layer] = []
         for position, width in enumerate(hidden_layers):
             initializer = tf.keras.initializers.GlorotUniform(named_seed(seed, f"{name}/{position}"))
             self._hidden.append(
-                tf.keras.layers.Dense(width, use_bias=not batch_norm, kernel_initializer=initializer, dtype=policy)
+                tf.keras.layers.Dense(
+                    width,
+                    use_bias=not batch_norm,
+                    kernel_initializer=initializer,
+                    name=f"dense_{position}",
+                    dtype=policy,
+                )
             )
             if batch_norm:
                 self._hidden.append(
-                    tf.keras.layers.BatchNormalization(momentum=momentum, synchronized=True, dtype=policy)
+                    tf.keras.layers.BatchNormalization(
+                        momentum=momentum, synchronized=True, name=f"batch_normalization_{position}", dtype=policy
+                    )
                 )
-            self._hidden.append(tf.keras.layers.ReLU(dtype=policy))
+            self._hidden.append(tf.keras.layers.ReLU(name=f"relu_{position}", dtype=policy))
         self._linear: tf.keras.layers.Dense | None = None
         if equal_projection:
             blocks = [block for encoder in self._encoders for block in encoder.blocks]
             kernel = _equal_kernel(blocks, output_dim, seed)
             self._linear = tf.keras.layers.Dense(
-                output_dim, use_bias=False, kernel_initializer=tf.keras.initializers.Constant(kernel), dtype=policy
+                output_dim,
+                use_bias=False,
+                kernel_initializer=tf.keras.initializers.Constant(kernel),
+                name="dense_linear",
+                dtype=policy,
             )
         self._is_deep = bool(self._hidden) or not equal_projection
         if self._is_deep:
@@ -82,13 +95,20 @@ class Tower(tf.keras.layers.Layer):
             random = tf.keras.initializers.GlorotUniform(named_seed(seed, f"{name}/output"))
             initializer = "zeros" if equal_projection and not is_normalized else random
             self._hidden.append(
-                tf.keras.layers.Dense(output_dim, use_bias=False, kernel_initializer=initializer, dtype=policy)
+                tf.keras.layers.Dense(
+                    output_dim, use_bias=False, kernel_initializer=initializer, name="dense_output", dtype=policy
+                )
             )
             if is_normalized:
                 initializer = "zeros" if equal_projection else "ones"
                 self._hidden.append(
                     tf.keras.layers.BatchNormalization(
-                        momentum=momentum, center=False, gamma_initializer=initializer, synchronized=True, dtype=policy
+                        momentum=momentum,
+                        center=False,
+                        gamma_initializer=initializer,
+                        synchronized=True,
+                        name="batch_normalization_output",
+                        dtype=policy,
                     )
                 )
 
@@ -174,8 +194,8 @@ def build_two_tower(config: Config, fitted: "Fitted") -> TwoTower:
             output_dim=model.output_dim,
             hidden_layers=model.hidden_layers,
             batch_norm=model.batch_norm,
-            # The averages start at variance 1, far above that of an average of tokens: of that start e⁻¹⁰ is left at
-            # most, however short the training is. Longer ones have Keras' own.
+            # The averages start at variance 1, far above that of an average of tokens: from 100 steps on e⁻¹⁰ of that
+            # start is left. Trainings of 1,000 steps and more have Keras' own.
             momentum=min(0.99, max(0.9, 1 - 10 / config.training.max_steps)),
             equal_projection=model.initial_projection == "equal",
             precision=model.precision,

@@ -84,15 +84,15 @@ def _refuse_other_catalogue(run_dir: Path, facts: dict[str, Any]) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the run was trained with it")
     if facts.get("products_sha256") not in (None, sha256(path)):
-        raise InputError(
-            f"{path}: has changed since the run was trained; the run takes another catalogue with: uepp export "
-            f"{run_dir} --data {path.parent}"
-        )
+        way = "start a new run"
+        if (run_dir / "export").is_dir():
+            way = f"its export takes another catalogue with: uepp export {run_dir} --data {path.parent}"
+        raise InputError(f"{path}: has changed since the run was trained; {way}")
 
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:
     """Give an existing export another index; without an export, make one with it."""
-    read_run(run_dir)
+    _, facts, _ = read_run(run_dir)
     config = config_with_index(run_dir, index)
     if (run_dir / "export").is_dir():
         with announced(console, f"index: {index}"):
@@ -100,6 +100,7 @@ def export_index(run_dir: Path, index: str, console: Console) -> None:
         # only now: an index that does not fit the data leaves it as it was
         save_config(config, run_dir / "config.yaml")
     else:
+        _refuse_other_catalogue(run_dir, facts)
         save_config(config, run_dir / "config.yaml")
         export(run_dir, console)
 

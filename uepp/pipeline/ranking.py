@@ -253,7 +253,7 @@ def _left_out(seen: frozenset[str] | None, selection: _Found, reported: _Found) 
 
 def _refuse_too_few(selection: _Found, reported: _Found) -> None:
     for name, found, least in (("selection", selection, NUM_FOLDS), ("report", reported, 1)):
-        others = len(set(found.requests.queries))
+        others = len(set(query_keys(found.requests.queries)))
         if found.num_left_out and others < least:
             raise InputError(
                 f"--cross-encoder: was trained on the queries of {found.num_left_out} of "

@@ -14,7 +14,7 @@ from uepp.evaluation.requests import REQUEST_COLUMNS, Requests, load_requests
 from uepp.features.requests import load_past_events
 from uepp.features.text_encoder import GENERATED
 from uepp.index_families import parse_spec
-from uepp.relevance.ranker import RANKER, towers_key
+from uepp.relevance.ranker import MODEL, RANKER, towers_key
 from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import check_is_run
 
@@ -75,5 +75,5 @@ def parts_of_export(manifest: Mapping[str, Any]) -> dict[str, str | None]:
     return {
         "towers": towers_key(manifest),
         "boosting": files.get(BOOSTING),
-        "ranker": files.get(f"{RANKER}/model.txt"),
+        "ranker": files.get(f"{RANKER}/{MODEL}"),
     }

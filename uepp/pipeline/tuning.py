@@ -20,6 +20,7 @@ from uepp.artifacts import atomic_file, fingerprint, read_json, write_json
 from uepp.config import load_config, save_config
 from uepp.errors import InputError
 from uepp.evaluation.recall import without_nan
+from uepp.features.text import query_keys
 from uepp.index_families import AUTO, FAMILIES
 from uepp.pipeline.stored import read_run, read_windows
 from uepp.retrieval.ann import Builds, Reference
@@ -178,7 +179,7 @@ def load_references(
     vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
     tower = load_tower(export_dir / "query_tower")
     selection, report = read_windows(run_dir).values()
-    is_held_out = np.array([_share(query) < _HELD_OUT_SHARE for query in selection.queries], bool)
+    is_held_out = np.array([_share(key) < _HELD_OUT_SHARE for key in query_keys(selection.queries)], bool)
     chosen = {
         TUNED_ON: (selection, np.flatnonzero(~is_held_out)),
         HELD_OUT: (selection, np.flatnonzero(is_held_out)),
@@ -199,8 +200,8 @@ def load_references(
     return references
 
 
-def _share(query: str) -> float:
-    return int(hashlib.md5(query.encode()).hexdigest()[:8], 16) / 16**8
+def _share(key: str) -> float:
+    return int(hashlib.md5(key.encode()).hexdigest()[:8], 16) / 16**8
 
 
 def _content_key(export_dir: Path) -> str:

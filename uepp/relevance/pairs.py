@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uepp.artifacts import fingerprint
 from uepp.errors import InputError
-from uepp.features.text import query_keys
+from uepp.features.text import query_keys, query_numbers
 
 POSITIVE_ABOVE = 0.4
 """Soft labels above it say that query and product are positively related (BHNS 3.1): relevant or better, as in the
@@ -114,18 +114,21 @@ def random_pairs(
     is_wanted = np.zeros(len(judged.queries), bool)
     is_wanted[queries] = True
     number = round(share * int(is_wanted[judged.query].sum()))
-    taken = set(zip(judged.query.tolist(), judged.product.tolist(), strict=True))
+    key = query_numbers(judged.queries).tolist()  # what is judged for another spelling is judged
+    taken = {
+        (key[query], product) for query, product in zip(judged.query.tolist(), judged.product.tolist(), strict=True)
+    }
     rng = np.random.default_rng([len(seed), *seed])
     drawn: list[tuple[int, int]] = []
     for _ in range(20):
         several = max(1, number - len(drawn))
         some = rng.choice(queries, several), rng.integers(0, len(judged.products), several)
-        for pair in zip(*(rows.tolist() for rows in some), strict=True):
-            if len(drawn) < number and pair not in taken:
-                taken.add(pair)
-                drawn.append(pair)
-    query, product = np.array(drawn, np.int64).reshape(-1, 2).T
-    return query, product
+        for query, product in zip(*(rows.tolist() for rows in some), strict=True):
+            if len(drawn) < number and (key[query], product) not in taken:
+                taken.add((key[query], product))
+                drawn.append((query, product))
+    found = np.array(drawn, np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def soft_labels(

@@ -175,7 +175,8 @@ def against_others(found: Sequence[Other]) -> list[str]:
 
 
 def _tuned_on(facts: Facts) -> str:
-    if (facts.metrics.get("bm25") or {}).get("num_requests", 1):
+    settings = facts.metrics.get("bm25")
+    if settings is None or settings.get("num_requests"):
         return "BM25 was tuned on the days between."
     return f"BM25 has its default settings, since on the days between nothing was {acted(facts)}."
 

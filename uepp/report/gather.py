@@ -151,8 +151,9 @@ def _metrics(run_dir: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     if metrics.get("run_id") != run_id:
         raise InputError(f"{path}: of another export (run_id {metrics.get('run_id')}, not {run_id}); {again}")
     now = parts_of_export(manifest)
-    for part, system in (("towers", "uepp"), ("boosting", "uepp_boost"), ("ranker", "uepp_rerank")):
-        if system in metrics["systems"] and metrics["export"][part] != now[part]:
+    read = {"towers": ["uepp"], "boosting": ["uepp_boost", "uepp_rerank"], "ranker": ["uepp_rerank"]}
+    for part, systems in read.items():
+        if metrics["systems"].keys() & systems and metrics["export"][part] != now[part]:
             raise InputError(f"{path}: the export's {part} changed since; {again}")
     if OPPONENT not in metrics["comparisons"]:
         raise InputError(f"{path}: does not compare with tuned BM25 (--against had no {OPPONENT}); {again}")

@@ -112,14 +112,18 @@ def _refuse_other_command(run_dir: Path, command: str) -> None:
         raise InputError(f"{run_dir}: is a run of uepp {own}, not of uepp {command}; continue it with uepp {own}")
 
 
-def data_directory(config: Config, run_dir: Path) -> Path:
-    """`data.path`; without one a marketplace beside the run, generated if it is not there yet."""
+def data_path(config: Config, run_dir: Path) -> Path:
+    """`data.path`; without one a marketplace beside the run, be it there or not."""
     if config.data.path is not None:
         return Path(config.data.path)
     market = config.marketplace
-    name = f"marketplace-{market.num_products}-{market.num_events}-{market.seed}"
-    directory = run_dir.parent / name
-    if not directory.exists():
+    return run_dir.parent / f"marketplace-{market.num_products}-{market.num_events}-{market.seed}"
+
+
+def data_directory(config: Config, run_dir: Path) -> Path:
+    """`data_path`; a marketplace that is not there yet is generated."""
+    directory, market = data_path(config, run_dir), config.marketplace
+    if config.data.path is None and not directory.exists():
         generate(directory, num_products=market.num_products, num_events=market.num_events, seed=market.seed)
     return directory
 

@@ -15,7 +15,7 @@ from uepp.config import Config, load_config, merge_settings, shipped_studies
 from uepp.data.schema import read_dataset_facts
 from uepp.errors import InputError
 from uepp.evaluation.systems import check_opponents
-from uepp.runs.directory import data_directory
+from uepp.runs.directory import data_directory, data_path
 
 _OF_A_RUN = ("uepp_boost", "uepp_rerank", "uepp_query", "uepp_place", "fusion", "bm25_expanded")
 """Systems that no export has but that of the run itself."""
@@ -140,7 +140,9 @@ def load_study(source: str) -> Study:
     return study
 
 
-def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[str]) -> list[EncoderCell]:
+def encoders_of(
+    study: Study, out: Path, data: Path | None, variants: Sequence[str], digests: "Digests | None" = None
+) -> list[EncoderCell]:
     """The text encoders that some variants take.
 
     Args:
@@ -148,12 +150,13 @@ def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[s
         out: where studies are.
         data: data set; none: that of the configuration, or the generated marketplace.
         variants: some variants; none: all.
+        digests: of data that were read before; none: nothing was.
 
     Raises:
         InputError: an unknown variant, or a setting that is wrong.
     """
     used = {_encoder_name(study, name) for name in _chosen(study, variants)}
-    cells, digests = [], _Digests()
+    cells, digests = [], digests or Digests()
     for name, encoder in study.encoders.items():
         if name not in used:
             continue
@@ -167,7 +170,14 @@ def encoders_of(study: Study, out: Path, data: Path | None, variants: Sequence[s
     return cells
 
 
-def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], variants: Sequence[str]) -> list[Cell]:
+def cells_of(
+    study: Study,
+    out: Path,
+    data: Path | None,
+    seeds: Sequence[int],
+    variants: Sequence[str],
+    digests: "Digests | None" = None,
+) -> list[Cell]:
     """The cells of a study, seed by seed, so that every variant has a first figure early.
 
     Args:
@@ -176,12 +186,14 @@ def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], v
         data: data set; none: that of the configuration, or the generated marketplace.
         seeds: some seeds; none: the study's.
         variants: some variants; none: all.
+        digests: of data that were read before; none: nothing was.
 
     Raises:
         InputError: an unknown variant, or a setting that is wrong.
     """
-    encoders = {encoder.name: encoder for encoder in encoders_of(study, out, data, variants)}
-    cells, digests = [], _Digests()
+    digests = digests or Digests()
+    encoders = {encoder.name: encoder for encoder in encoders_of(study, out, data, variants, digests)}
+    cells = []
     for seed in seeds or study.seeds:
         for name in _chosen(study, variants):
             changes = {key: value for key, value in study.variants[name].items() if key != "config"}
@@ -200,14 +212,17 @@ def cells_of(study: Study, out: Path, data: Path | None, seeds: Sequence[int], v
 def with_other_cells(study: Study, out: Path, data: Path | None, cells: Sequence[Cell]) -> list[Cell]:
     """All cells of a study and some that were chosen, in the order of `cells_of`: what its table may show.
 
-    A variant that was not chosen and cannot be had, for lack of its text encoder say, has none.
+    A variant that was not chosen and cannot be had, for lack of its data or its text encoder say, has none.
     """
+    digests = Digests()
     chosen = {(cell.variant, cell.seed): cell for cell in cells}
     variants = {variant for variant, _ in chosen}
     found = dict(chosen)
     for name in study.variants:
         try:
-            others = cells_of(study, out, data, [], [name])
+            if name not in variants and not _has_data(study, name, out, data):
+                continue
+            others = cells_of(study, out, data, [], [name], digests)
         except InputError:
             if name in variants:
                 raise
@@ -236,6 +251,15 @@ def _has_written(encoder: EncoderCell | None) -> bool:
     return encoder is not None and encoder.source is None and encoder.config.pretraining.generated_queries > 0
 
 
+def _has_data(study: Study, variant: str, out: Path, data: Path | None) -> bool:
+    """Whether a variant's data are there, generated or not."""
+    if data is not None:
+        return True
+    changes = {key: value for key, value in study.variants[variant].items() if key != "config"}
+    name = study.variants[variant].get("config", study.config)
+    return data_path(load_config(name, extra=merge_settings(study.settings, changes)), out / "cell").is_dir()
+
+
 def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:
     """A configuration whose `data.path` is where the data are; cells are evaluated exactly, so no index is built."""
     if data is not None:
@@ -249,7 +273,7 @@ def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None)
     return resolved.model_copy(update=changes)
 
 
-class _Digests:
+class Digests:
     """Digests of data sets, each read once."""
 
     def __init__(self) -> None:

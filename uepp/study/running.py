@@ -125,7 +125,9 @@ def run_study(
             kept[cell.key] = Kept(folder / cell.name, metrics)
             return _peak(kept[cell.key])
 
-        run_all(tasks, on_end, jobs=jobs, peak=max(map(_peak, kept.values()), default=0))
+        run_all(
+            tasks, on_end, jobs=jobs, peak=max((_peak(kept[cell.key]) for cell in cells if cell.key in kept), default=0)
+        )
     done = [cell for cell in shown if cell.key in kept]
     results = _collect(study, done, kept)
     _write(results, out / name)

@@ -209,7 +209,7 @@ class Trainer(tfrs.Model):
         """Sampled softmax, float32 [B], over the candidates of all sources.
 
         Dynamic candidates and the hardest of a batch were not drawn but chosen, and stand for themselves only: they
-        have no correction. Of a batch's candidates of which k are drawn, each stands for as many as were not.
+        have no correction. Where k of a batch's C candidates are drawn, each stands for (C − 1) / k.
         """
         similarity = {name: source.similarity for name, source in sources.items()}
         num_queries = tf.shape(features["type_ids"])[0]

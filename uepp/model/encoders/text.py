@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SYMMETRIC_SCALE = 0.5
 _LENGTH_BESIDE_AVERAGES = 0.1
-"""Of a vector where groups of tokens are not normalised: what their averages have at the start, about."""
+"""Of a vector where groups of tokens are not normalised: an average of 100 rows is about as long at the start."""
 
 
 class PretrainedTextEncoder(tf.keras.layers.Layer):
