@@ -167,7 +167,7 @@ def test_quality_known_only_later_is_refused_and_nothing_written(call: Call, tmp
 
 def test_interactions_that_the_log_lacks_are_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     """Found after the data was checked and mined; on the way, a column's name is printed as it is."""
-    clicked = {**events(), "type": ["click"] * len(events()["type"])}
+    clicked = {**events(), "type": ["click" if name == "purchase" else name for name in events()["type"]]}
     data = data_set(tmp_path / "data", {**products(), "[/bold]": ["x", "y"]}, clicked)
     before = everything_below(tmp_path)
     result = call("train", "--data", data, "--run", tmp_path / "run", "--set", "training.positive_types=[purchase]")

@@ -257,7 +257,7 @@ def test_only_what_encoders_read_is_in_a_batch(
 def test_the_toys_maker_is_the_one_that_is_built(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where requests and queries are prepared some at a time."""
     monkeypatch.setattr("uepp.features.batches._AT_ONCE", 20)
-    monkeypatch.setattr("uepp.features.graph._AT_ONCE", 20)
+    monkeypatch.setattr("uepp.features.text._QUERIES_AT_ONCE", 20)
     assert toy.examples.contexts.num_rows > 40
     built = build_batch_maker(
         toy.config, toy.fitted, toy.catalog, toy.examples, toy.mined, toy.num_seen_products, batch_size=68

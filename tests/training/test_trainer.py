@@ -264,12 +264,16 @@ def test_some_drawn_in_batch_negatives_stand_for_all_of_them_in_a_softmax() -> N
         config = configured(negatives=negatives, loss={"kind": "softmax", "temperature": 0.5})
         batch = make_batch(config, known=[[]] * BATCH)
         trainer = Trainer(build(), config, tf.Variable(0, dtype=tf.int64))
-        source = trainer._softmax  # a loss each query
-        losses = []
-        trainer._softmax = lambda *arguments: losses.append(source(*arguments)) or losses[-1]
-        for element in range(elements):
-            trainer.compute_loss(batch | {"element": tf.constant(element, tf.int64)})
-        return np.exp(np.array(losses)) - 1  # of the negatives, in units of the positive
+        source, of_queries = trainer._softmax, []
+        trainer._softmax = lambda *arguments: of_queries.append(source(*arguments)) or of_queries[-1]
+
+        @tf.function
+        def losses(element: tf.Tensor) -> tf.Tensor:
+            trainer.compute_loss(batch | {"element": element})
+            return of_queries.pop()
+
+        found = [losses(tf.constant(element, tf.int64)) for element in range(elements)]
+        return np.exp(np.array(found)) - 1  # of the negatives, in units of the positive
 
     every, some = sums(None, 1)[0], sums(2, 400)
     assert some.std(axis=0).min() > 0
