@@ -3,8 +3,7 @@
 import gc
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import tensorflow as tf
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import atomic_directory, atomic_file, fingerprint, locked_directory, read_json, sha256, write_json
+from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
 from uepp.config import BLIND_SAMPLERS, RelevanceConfig
 from uepp.pipeline.relevance import embeddings_of, speed
 from uepp.pretraining.bert import locate
@@ -27,7 +26,7 @@ from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.sts import AUROC_GRADE, MAX_GRADE, POSITIVE_ABOVE, known_beside, read_sts
 from uepp.relevance.training import fit, logits_of
-from uepp.runs.directory import announced, read_costs
+from uepp.runs.directory import announced, made_alone, read_costs
 from uepp.runs.strategies import choose_strategy
 
 MEASURES = ("pearson", "pearson_logits", "spearman", "auroc")
@@ -110,7 +109,7 @@ def run_sts(
             settings = cell.config
             name = f"{settings.sampler}, K = {settings.num_negatives}, pool {settings.pool_size}, seed {settings.seed}"
             console.print(f"[bold]{number} of {len(missing)}[/bold] {name} …", highlight=False)
-            with _alone(out / "cells" / cell.key, console):
+            with made_alone(out / "cells" / cell.key, console):
                 found = read_json(_metrics(out, cell)) if _metrics(out, cell).is_file() else None
                 found = found or _train(cell, train, reported, embeddings, vocabulary, out, strategy, verbose)
             if found is None:
@@ -196,14 +195,6 @@ def _cells(
         key = fingerprint("sts", 2, counts, rate, encoder, seen, list(digests), uepp.__version__)
         cells[name, number, pool_size, seed] = Cell(key, settings)
     return cells
-
-
-@contextmanager
-def _alone(directory: Path, console: Console) -> Iterator[None]:
-    """Only one process at a time trains a cell; another waits, and takes what it leaves."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked_directory(directory, lambda: console.print("  another process is at this; waiting for it …")):
-        yield
 
 
 def _metrics(out: Path, cell: Cell) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from uepp.artifacts import read_json, write_json
+from uepp.artifacts import locked_directory, read_json, write_json
 from uepp.config import Config, load_config, save_config
 from uepp.data.marketplace import generate
 from uepp.data.schema import Report, validate
@@ -158,6 +158,14 @@ def announced(console: Console, name: str, *, run_dir: Path | None = None, adds:
     console.print(f"  {name}: {seconds:.0f} s", highlight=False)
     if run_dir is not None:
         _keep_cost(run_dir, name, seconds, adds)
+
+
+@contextmanager
+def made_alone(directory: Path, console: Console) -> Iterator[None]:
+    """Only one process at a time makes what a directory is to hold; the others wait, and look at what is there then."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked_directory(directory, lambda: console.print("another process is making this; waiting for it …")):
+        yield
 
 
 def add_cost(run_dir: Path, **figures: Any) -> None:

@@ -196,13 +196,12 @@ def cells_of(
     cells = []
     for seed in seeds or study.seeds:
         for name in _chosen(study, variants):
-            changes = {key: value for key, value in study.variants[name].items() if key != "config"}
-            settings = merge_settings(study.settings, changes)
+            base, settings = _settings_of(study, name)
             encoder = encoders.get(_encoder_name(study, name) or "")
             if encoder is not None:
                 settings = merge_settings(settings, {"text": {"encoder": str(encoder.path(out))}})
             settings = merge_settings(settings, {"training": {"seed": seed}})
-            config = _placed(study.variants[name].get("config", study.config), settings, out, data)
+            config = _placed(base, settings, out, data)
             key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
             also = tuple(system for system in study.also if system != "bm25_expanded" or _has_written(encoder))
             cells.append(Cell(name, seed, config, digests.of(config), key, also))
@@ -239,6 +238,12 @@ def _chosen(study: Study, variants: Sequence[str]) -> list[str]:
     return list(variants or study.variants)
 
 
+def _settings_of(study: Study, variant: str) -> tuple[str, dict[str, Any]]:
+    """The configuration that a variant starts from, and what changes of it."""
+    changes = dict(study.variants[variant])
+    return changes.pop("config", study.config), merge_settings(study.settings, changes)
+
+
 def _encoder_name(study: Study, variant: str) -> str | None:
     """Which of the study's own encoders a variant takes; none: no encoder, or the path of one."""
     text = merge_settings(study.settings, study.variants[variant]).get("text")
@@ -255,9 +260,8 @@ def _has_data(study: Study, variant: str, out: Path, data: Path | None) -> bool:
     """Whether a variant's data are there, generated or not."""
     if data is not None:
         return True
-    changes = {key: value for key, value in study.variants[variant].items() if key != "config"}
-    name = study.variants[variant].get("config", study.config)
-    return data_path(load_config(name, extra=merge_settings(study.settings, changes)), out / "cell").is_dir()
+    base, settings = _settings_of(study, variant)
+    return data_path(load_config(base, extra=settings), out / "cell").is_dir()
 
 
 def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:

@@ -3,8 +3,7 @@
 import csv
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import uepp
-from uepp.artifacts import MANIFEST, atomic_file, fingerprint, locked_directory, read_json, write_json
+from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
 from uepp.config import Config, TextConfig, load_config, save_config
 from uepp.errors import InputError
 from uepp.evaluation.systems import LABELS
-from uepp.runs.directory import read_costs
+from uepp.runs.directory import made_alone, read_costs
 from uepp.runs.processes import Task, run_all, run_one
 from uepp.study.definition import Cell, EncoderCell, Study, cell_key
 from uepp.study.table import markdown
@@ -125,9 +124,8 @@ def run_study(
             kept[cell.key] = Kept(folder / cell.name, metrics)
             return _peak(kept[cell.key])
 
-        run_all(
-            tasks, on_end, jobs=jobs, peak=max((_peak(kept[cell.key]) for cell in cells if cell.key in kept), default=0)
-        )
+        peak = max((_peak(kept[cell.key]) for cell in cells if cell.key in kept), default=0)
+        run_all(tasks, on_end, jobs=jobs, peak=peak)
     done = [cell for cell in shown if cell.key in kept]
     results = _collect(study, done, kept)
     _write(results, out / name)
@@ -154,20 +152,12 @@ def _task(directory: Path, function: Callable[..., None], *arguments: Any) -> Ta
     return Task(directory / "log.txt", function, arguments)
 
 
-@contextmanager
-def _alone(directory: Path, console: Console) -> Iterator[None]:
-    """Only one process at a time makes what a directory is to hold; the others wait."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked_directory(directory, lambda: console.print("another process is making this; waiting for it …")):
-        yield
-
-
 def _make_encoder(settings: str, directory: Path, source: str | None, console: Console) -> None:
     """Pretrain (or import) in a process of its own; the encoder and the figures of its training are kept."""
     from uepp.pretraining import run as pretraining
 
     config, run_dir = Config.model_validate_json(settings), directory / "run"
-    with _alone(directory, console):
+    with made_alone(directory, console):
         if (directory / "encoder" / MANIFEST).is_file():
             return
         begin = time.perf_counter()
@@ -205,7 +195,7 @@ def _run_cell(settings: str, directory: Path, against: Sequence[str], console: C
         against: other systems; BM25 is tuned only if there are any, and the run is boosted where it is among them.
         console: for progress.
     """
-    with _alone(directory, console):
+    with made_alone(directory, console):
         if not (directory / _METRICS).is_file():
             _measure_cell(Config.model_validate_json(settings), directory, against, console)
 
