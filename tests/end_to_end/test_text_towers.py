@@ -177,6 +177,27 @@ def test_training_reads_what_serving_computes(run: Path, variant: str, shop: Sho
     assert pq.read_table(run / "export" / "products.parquet").num_rows == products.num_rows
 
 
+def test_an_export_takes_frozen_vectors_from_the_catalogue(run: Path, variant: str, shop: Shop, tmp_path: Path) -> None:
+    """They are those of the texts, and the encoder, the long part of an export, has not run again."""
+    from uepp.features.catalog import load_catalog
+    from uepp.retrieval.embed import load_tower, read_vectors, write_vectors
+
+    products, tower = read_products(shop.data), run / "export" / "product_tower"
+    (tmp_path / "of_texts").mkdir()
+    write_vectors(load_tower(tower), products, None, tmp_path / "of_texts", 16)
+    np.testing.assert_allclose(read_vectors(tmp_path / "of_texts"), read_vectors(run / "export"), atol=1e-5)
+    signatures = tf.saved_model.load(str(tower)).signatures
+    assert set(signatures) == {"serving_default"} | ({"text_vectors"} if "frozen" in variant else set())
+    if "frozen" in variant:
+        assert set(signatures["text_vectors"].structured_input_signature[1]) >= {"text_vectors", "title"}
+        vectors = load_catalog(products, run / "features").columns["product/text"]
+        (tmp_path / "of_vectors").mkdir()
+        by_vectors = load_tower(tower, "text_vectors")
+        write_vectors(by_vectors, products, None, tmp_path / "of_vectors", 16, text_vectors=vectors)
+        np.testing.assert_allclose(read_vectors(tmp_path / "of_vectors"), read_vectors(run / "export"), atol=1e-6)
+        assert not any(variable.shape == (50, DIM) for variable in by_vectors.variables), "the encoder is not in it"
+
+
 def test_title_spans_have_their_text(run: Path, variant: str, shop: Shop) -> None:
     """Also on the query's side, where a span's entries are made in the stream."""
     from uepp.features.batches import batch_dataset, build_batch_maker

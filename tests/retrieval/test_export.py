@@ -430,7 +430,7 @@ def test_a_failing_export_leaves_the_old_one(
     # What comes before the failure is slow and beside the point.
     monkeypatch.setattr(export_module, "TowerModule", lambda *_: SimpleNamespace(serve=None))
     monkeypatch.setattr(tf.saved_model, "save", lambda *_, **__: None)
-    monkeypatch.setattr(export_module, "load_tower", lambda _: None)
+    monkeypatch.setattr(export_module, "load_tower", lambda *_: None)
     monkeypatch.setattr(export_module, "write_vectors", fail)
     with pytest.raises(OSError, match="no space left"):
         export(toy, exported, copy / "export")

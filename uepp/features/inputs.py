@@ -13,10 +13,11 @@ from uepp.features.entries import Features, token_entries
 from uepp.features.fitted import Fitted
 from uepp.features.readers import PRODUCT_READERS, QUERY_READERS
 from uepp.features.readers.base import Reader, Sources
+from uepp.features.readers.text import ProductText, ProductTextVectors
 from uepp.features.text_encoder import TextEncoder
 
 
-class _Inputs(tf.Module):
+class Inputs(tf.Module):
     """Readers side by side."""
 
     def __init__(self, sources: Sources, readers: Sequence[Reader]) -> None:
@@ -47,7 +48,7 @@ class _Inputs(tf.Module):
         return features
 
 
-class ProductFeatures(_Inputs):
+class ProductFeatures(Inputs):
     """Product fields to row-aligned entries `product/…`; those of neighbours are made for an export only.
 
     Args:
@@ -60,12 +61,17 @@ class ProductFeatures(_Inputs):
         sources = Sources(config, fitted, text_encoder)
         super().__init__(sources, [PRODUCT_READERS[name](sources) for name in config.model.product_encoders])
 
+    def with_text_vectors(self) -> Inputs:
+        """The same, given a frozen text encoder's vectors in place of the texts."""
+        vectors = ProductTextVectors(self._sources)
+        return Inputs(self._sources, [vectors if isinstance(r, ProductText) else r for r in self._readers])
+
     def terms(self, inputs: Features, field: str) -> Features:
         """Bags `terms` of one text field in the shared vocabulary, for users' histories."""
         return token_entries("terms", self._sources.tokenizer.fields(inputs, [field]), self._sources.tokens)
 
 
-class QueryFeatures(_Inputs):
+class QueryFeatures(Inputs):
     """A query and what is known of who asks to entries `query…`, `user/…`, `history/…`.
 
     The query's tokens are read whatever the encoders are, since a history is read from the query's side.

@@ -14,6 +14,8 @@ from uepp.errors import InputError
 from uepp.evaluation.baselines import lexical_texts
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.systems import settings_of
+from uepp.features.bags import BagStore
+from uepp.features.catalog import load_catalog
 from uepp.features.fitted import Fitted
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
@@ -54,6 +56,9 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
                 console.print("  note: no request on the selection days, so BM25 has its default settings")
     was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
     with announced(console, "export", run_dir=run_dir):
+        resident = load_catalog(products, run_dir / "features").columns
+        column = None if config.text.trainable else resident.get("product/text")
+        assert not isinstance(column, BagStore), "vectors have one length"
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
             run_dir / "export",
@@ -66,6 +71,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
             lexical=lexical,
             generated=generated,
             run_id=facts["run_id"],
+            text_vectors=column,
         )
         for tower in ("query_tower", "product_tower"):
             if missing := not_in_tensorflow_serving(run_dir / "export" / tower):

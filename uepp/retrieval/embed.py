@@ -13,6 +13,7 @@ from rich.progress import track
 from uepp.config import HistoryConfig
 from uepp.errors import InputError
 from uepp.features.raw import as_tensors, table_inputs
+from uepp.features.readers.text import TEXT_VECTORS
 from uepp.features.requests import RawRequests
 from uepp.retrieval.vectors import CHUNK_ROWS, ProductVectors
 
@@ -34,10 +35,10 @@ class Kept(NamedTuple):
     rows: np.ndarray
 
 
-def load_tower(directory: Path) -> tf.types.experimental.GenericFunction:
-    """The serving signature of an exported tower."""
+def load_tower(directory: Path, signature: str = "serving_default") -> tf.types.experimental.GenericFunction:
+    """A signature of an exported tower."""
     model = tf.saved_model.load(str(directory))
-    serve = model.signatures["serving_default"]
+    serve = model.signatures[signature]
     serve.model = model  # the signature does not keep its model alive
     return serve
 
@@ -76,6 +77,7 @@ def write_vectors(
     directory: Path,
     batch_size: int,
     kept: Kept | None = None,
+    text_vectors: np.ndarray | None = None,
 ) -> None:
     """Embed a catalogue into shards `vectors/part-00000.npy`, … of float32 [rows, d] in product-index order.
 
@@ -86,6 +88,7 @@ def write_vectors(
         directory: where `vectors/` is made.
         batch_size: products at once.
         kept: vectors that are copied bit by bit, the tower sees the other products only; none: it sees all.
+        text_vectors: each product's vector of the text encoder, for a tower that reads it; none: it reads texts.
     """
     dim = int(product_tower.structured_outputs["embedding"].shape[1])
     folder = directory / "vectors"
@@ -99,7 +102,7 @@ def write_vectors(
             for rows in _parts(first + np.flatnonzero(kept.rows[first:end] >= 0), CHUNK_ROWS):
                 vectors[rows - first] = kept.vectors.take(kept.rows[rows])
         for rows in track(_parts(missing, batch_size), "embed", transient=True):
-            vectors[rows - first] = _embed(product_tower, products, neighbors, rows)
+            vectors[rows - first] = _embed(product_tower, products, neighbors, text_vectors, rows)
         if not np.isfinite(vectors).all():
             row = first + int((~np.isfinite(vectors)).any(axis=1).argmax())
             product = products.column("product_id")[row].as_py()
@@ -115,16 +118,19 @@ def _embed(
     product_tower: tf.types.experimental.GenericFunction,
     products: pa.Table,
     neighbors: Sequence[Sequence[str]] | None,
+    text_vectors: np.ndarray | None,
     rows: np.ndarray,
 ) -> np.ndarray:
     """Vectors float32 [n, d] of the products of n rising rows."""
-    columns = [name for name in tower_inputs(product_tower) if name != NEIGHBORS]
+    columns = [name for name in tower_inputs(product_tower) if name not in (NEIGHBORS, TEXT_VECTORS)]
     # slices, since taking rows would first put all chunks of a text column together
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     part = pa.concat_tables([products.select(columns).slice(run[0], len(run)) for run in runs])
     inputs = as_tensors(table_inputs(part, columns))
     if neighbors is not None:
         inputs[NEIGHBORS] = _padded([neighbors[row] for row in rows])
+    if text_vectors is not None:
+        inputs[TEXT_VECTORS] = tf.constant(text_vectors[rows])
     return np.asarray(product_tower(**inputs)["embedding"].numpy())
 
 

@@ -1,7 +1,7 @@
 """The export of a run: two SavedModels that take raw strings, vectors, the index, and a manifest."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from uepp.data.places import write_last_places
 from uepp.errors import InputError
 from uepp.features.fitted import Fitted
 from uepp.features.graph import load_neighbors
-from uepp.features.inputs import ProductFeatures, QueryFeatures
+from uepp.features.inputs import Inputs, ProductFeatures, QueryFeatures
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import Tower, TwoTower
@@ -31,26 +31,33 @@ from uepp.retrieval.replacing import replacing
 _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
 
+_SERVING = "serving_default"
+_TEXT_VECTORS = "text_vectors"
+
 LEXICAL = "lexical"
 """Folder of the BM25 index that rankings of the towers can be fused with."""
 
 
 class TowerModule(tf.Module):
-    """A tower as it is served: `serving_default` takes raw inputs by name and gives `embedding` float32 [R, d].
+    """A tower as it is served: every signature takes inputs by name and gives `embedding` float32 [R, d].
 
     Args:
         tower: trained.
-        features: raw inputs to what the tower reads; its signature is that of the module.
+        features: inputs to what the tower reads, by the name of the signature that takes them.
     """
 
-    def __init__(self, tower: Tower, features: ProductFeatures | QueryFeatures) -> None:
+    def __init__(self, tower: Tower, features: Mapping[str, Inputs]) -> None:
         super().__init__()
         self._tower = tower
-        self._features = features
-        self.serve = tf.function(self._serve).get_concrete_function(**features.signature)
+        self._features = dict(features)
+        self.serve = {name: self._signature(one) for name, one in features.items()}
 
-    def _serve(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": self._tower(self._features(inputs))}
+    def _signature(self, features: Inputs) -> tf.types.experimental.ConcreteFunction:
+        @tf.function
+        def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"embedding": self._tower(features(inputs))}
+
+        return serve.get_concrete_function(**features.signature)
 
 
 def write_export(
@@ -65,6 +72,7 @@ def write_export(
     generated: pa.Table | None,
     run_id: str,
     lexical: BM25 | None = None,
+    text_vectors: np.ndarray | None = None,
 ) -> None:
     """Write `export/`, whole or not at all.
 
@@ -79,19 +87,26 @@ def write_export(
         generated: queries that a model generated for the products; none: there are none.
         run_id: of the run; the manifest repeats it.
         lexical: the BM25 to fuse with at serving; none: no fusion.
+        text_vectors: float32 [N, d], what a frozen text encoder makes of the products; none: it encodes them, again.
     """
     with replacing(directory) as folder:
+        of_query = QueryFeatures(config, fitted, model.text_encoder)
+        of_product = ProductFeatures(config, fitted, model.text_encoder)
+        product_inputs: dict[str, Inputs] = {_SERVING: of_product}
+        if text_vectors is not None:
+            product_inputs[_TEXT_VECTORS] = of_product.with_text_vectors()
         modules = {
-            "query_tower": TowerModule(model.query_user_tower, QueryFeatures(config, fitted, model.text_encoder)),
-            "product_tower": TowerModule(model.product_tower, ProductFeatures(config, fitted, model.text_encoder)),
+            "query_tower": TowerModule(model.query_user_tower, {_SERVING: of_query}),
+            "product_tower": TowerModule(model.product_tower, product_inputs),
         }
         for name, module in modules.items():
-            tf.saved_model.save(module, str(folder / name), signatures={"serving_default": module.serve})
+            tf.saved_model.save(module, str(folder / name), signatures=module.serve)
         pq.write_table(products, folder / "products.parquet")
         pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
         neighbors = write_neighbors(folder, config, products, mined)
-        tower = load_tower(folder / "product_tower")
-        write_vectors(tower, products, neighbors, folder, config.export.embed_batch_size)
+        tower = load_tower(folder / "product_tower", [*product_inputs][-1])
+        batch_size = config.export.embed_batch_size
+        write_vectors(tower, products, neighbors, folder, batch_size, text_vectors=text_vectors)
         _copy_context(mined, folder)
         fitted.save(folder)
         for name, settings in bm25.items():

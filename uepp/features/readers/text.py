@@ -6,6 +6,9 @@ from uepp.features.entries import Features
 from uepp.features.readers.base import Reader, Sources, column_spec
 from uepp.features.text import joined_fields
 
+TEXT_VECTORS = "text_vectors"
+"""The product tower's input that stands for the texts of a frozen encoder."""
+
 
 class ProductText(Reader):
     """The product's `text.fields`, joined."""
@@ -19,6 +22,23 @@ class ProductText(Reader):
     def __call__(self, inputs: Features) -> Features:
         """`product/text`: vectors float32 [R, d] of a frozen encoder, its token ids int32 [R, T] otherwise."""
         return {"product/text": self._encoder.entries(joined_fields(inputs, self.columns), self._is_trainable)}
+
+
+class ProductTextVectors(Reader):
+    """In place of `ProductText`: the vectors of a frozen encoder, which the catalogue has already."""
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._dim = sources.text_encoder.dim
+
+    @property
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """`text_vectors`, float32 [R, d]."""
+        return {TEXT_VECTORS: tf.TensorSpec([None, self._dim], tf.float32, TEXT_VECTORS)}
+
+    def __call__(self, inputs: Features) -> Features:
+        """`product/text`: vectors float32 [R, d]."""
+        return {"product/text": inputs[TEXT_VECTORS]}
 
 
 class QueryText(Reader):
