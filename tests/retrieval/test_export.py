@@ -424,7 +424,7 @@ def test_a_failing_export_leaves_the_old_one(
 ) -> None:
     before = contents(copy)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     # What comes before the failure is slow and beside the point.
