@@ -37,7 +37,7 @@ from uepp.runs.directory import (
     read_costs,
     refuse_changes,
 )
-from uepp.runs.strategies import choose_strategy, num_workers
+from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
 
 COMMAND = "relevance train"
 _IS_TRAINED = "is_trained.npy"
@@ -70,6 +70,7 @@ def train_relevance(
         raise InputError("TF_CONFIG: describes several workers; uepp relevance runs on one machine, unset TF_CONFIG")
     strategy = choose_strategy()
     settings = config.relevance
+    batch_of_replica(strategy, "relevance.batch_size", settings.batch_size)
     check_run(config, run_dir, COMMAND, resume=resume, fixed=("marketplace", "data"), free="relevance.*")
     if resume:
         refuse_changes(config, run_dir, "relevance", _FREE)

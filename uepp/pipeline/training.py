@@ -25,7 +25,7 @@ from uepp.features.text_encoder import check_text_encoder_fits, copy_text_encode
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.runs.directory import add_facts, announced, check_run, checked_data, nothing_left, open_run
-from uepp.runs.strategies import choose_strategy, gather_numbers, is_chief
+from uepp.runs.strategies import batch_of_replica, choose_strategy, gather_numbers, is_chief
 from uepp.training.loop import fit
 
 _FIXED = ("marketplace", "data", "features", "graph", "history", "text", "model", "loss", "negatives")
@@ -53,6 +53,7 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
     (`TF_CONFIG`), which all see `run_dir`, the chief prepares data and features and the others wait for it.
     """
     strategy = choose_strategy()  # first: workers cannot be connected once TensorFlow is in use
+    batch_size = batch_of_replica(strategy, "training.batch_size", config.training.batch_size)
     if is_chief(strategy):
         _prepare(config, run_dir, console, resume)
     gather_numbers(strategy, 0)
@@ -69,7 +70,6 @@ def train(config: Config, run_dir: Path, console: Console, *, resume: bool = Fal
         if config.training.teacher_queries:
             examples = _taught(examples, products.slice(0, num_seen), config.training)
             console.print(f"  {len(examples):,} examples with those of BM25")
-        batch_size = config.training.batch_size // strategy.num_replicas_in_sync
         maker = build_batch_maker(config, fitted, catalog, examples, mined, num_seen, batch_size)
         encode = QueryFeatures(config, fitted)
         result = fit(

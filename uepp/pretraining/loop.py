@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from uepp.config import PretrainingConfig
-from uepp.errors import InputError
 from uepp.features.batches import endless_order
 from uepp.pretraining.t5 import query_losses
 from uepp.runs.checkpoints import Checkpoints
@@ -19,7 +18,7 @@ from uepp.runs.memory import freed_memory_kept
 from uepp.runs.progress import StepReport
 from uepp.runs.signals import stop_signal
 from uepp.runs.state import BestWeights, Variables, counter
-from uepp.runs.strategies import elements_of_steps
+from uepp.runs.strategies import batch_of_replica, elements_of_steps
 
 _EVALUATED_AT_ONCE = 256
 
@@ -92,10 +91,7 @@ def fit(
     Raises:
         InputError: the batch size does not split over the replicas, or checkpoints cannot be continued.
     """
-    if config.batch_size % strategy.num_replicas_in_sync:
-        raise InputError(
-            f"pretraining.batch_size = {config.batch_size}: must divide by the {strategy.num_replicas_in_sync} devices"
-        )
+    batch_of_replica(strategy, "pretraining.batch_size", config.batch_size)
     with strategy.scope():
         trainee = _Trainee(build_model(), config, strategy)
     checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)

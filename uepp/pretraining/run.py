@@ -39,7 +39,7 @@ from uepp.runs.directory import (
     read_costs,
     refuse_changes,
 )
-from uepp.runs.strategies import choose_strategy, num_workers
+from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
 
 _FIXED = ("marketplace", "data", "text")
 _FREE = (
@@ -74,6 +74,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
         raise InputError("TF_CONFIG: describes several workers; uepp pretrain runs on one machine, unset TF_CONFIG")
     strategy = choose_strategy()
     settings = config.pretraining
+    batch_of_replica(strategy, "pretraining.batch_size", settings.batch_size)
     check_run(config, run_dir, "pretrain", resume=resume, fixed=_FIXED, free="pretraining.*")
     if resume:
         refuse_changes(config, run_dir, "pretraining", _FREE)

@@ -9,7 +9,6 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from uepp.config import RelevanceConfig
-from uepp.errors import InputError
 from uepp.relevance.cross_encoder import CrossEncoder, pair_losses
 from uepp.relevance.steps import Steps
 from uepp.runs.checkpoints import Checkpoints
@@ -19,7 +18,7 @@ from uepp.runs.progress import StepReport
 from uepp.runs.rates import WarmUpThenDecay
 from uepp.runs.signals import stop_signal
 from uepp.runs.state import BestWeights, Variables, counter
-from uepp.runs.strategies import elements_of_steps
+from uepp.runs.strategies import batch_of_replica, elements_of_steps
 
 _SCORED_AT_ONCE = 256
 _OBSERVER_SEED = 7_919  # added to the run's seed: another model than the one it observes
@@ -79,8 +78,7 @@ def fit(
         InputError: the batch does not split over the replicas, or checkpoints cannot be continued.
     """
     num_replicas = strategy.num_replicas_in_sync
-    if steps.batch_size % num_replicas:
-        raise InputError(f"relevance.batch_size = {steps.batch_size}: must divide by the {num_replicas} devices")
+    batch_of_replica(strategy, "relevance.batch_size", steps.batch_size)
     with strategy.scope():
         seeds = [config.seed, config.seed + _OBSERVER_SEED] if config.sampler == "cet" else [config.seed]
         trainee = _Trainee([build_encoder(seed) for seed in seeds], config, strategy)

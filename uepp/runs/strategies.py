@@ -32,6 +32,18 @@ def choose_strategy() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus] or ["/cpu:0"])
 
 
+def batch_of_replica(strategy: tf.distribute.Strategy, key: str, batch_size: int) -> int:
+    """The share of a batch that each device takes.
+
+    Raises:
+        InputError: the batch does not split over the devices; `key` is the setting's name.
+    """
+    num_replicas = strategy.num_replicas_in_sync
+    if batch_size % num_replicas:
+        raise InputError(f"{key} = {batch_size}: must divide by the {num_replicas} devices")
+    return batch_size // num_replicas
+
+
 def num_workers() -> int:
     """How many workers `TF_CONFIG` describes; 1 without it.
 

@@ -18,7 +18,7 @@ from uepp.runs.checkpoints import Checkpoints
 from uepp.runs.logs import Log
 from uepp.runs.memory import freed_memory_kept
 from uepp.runs.signals import Stop, stop_signal
-from uepp.runs.strategies import elements_of_steps, gather_numbers, is_chief
+from uepp.runs.strategies import batch_of_replica, elements_of_steps, gather_numbers, is_chief
 from uepp.training.optimizers import build_optimizer
 from uepp.training.trainer import Trainer
 
@@ -76,9 +76,7 @@ def fit(
         InputError: the batch size does not split over the replicas, or checkpoints cannot be continued.
     """
     settings = config.training
-    num_replicas = strategy.num_replicas_in_sync
-    if settings.batch_size % num_replicas:
-        raise InputError(f"training.batch_size = {settings.batch_size}: must divide by the {num_replicas} devices")
+    batch_of_replica(strategy, "training.batch_size", settings.batch_size)
     if settings.deterministic:
         tf.keras.utils.set_random_seed(settings.seed)
         tf.config.experimental.enable_op_determinism()
