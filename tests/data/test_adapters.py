@@ -231,6 +231,7 @@ BAD_PAIRS = {
     "no query": ([PAIRS_HEADER, ["9", "1", "t", "", "2"]], ["column search_term, row 0: ''"]),
     "ragged": ([PAIRS_HEADER, PAIRS[0], ["9", "1"]], ["not a readable csv file", "5 columns"]),
     "only a header": ([PAIRS_HEADER], ["no rows after the header"]),
+    "a name twice": ([[*PAIRS_HEADER, "relevance"]], ["column relevance: 2 columns have this name"]),
 }
 
 
@@ -255,6 +256,8 @@ def test_bad_sources_are_refused(pairs_folder: Path, tmp_path: Path) -> None:
     whole = (pairs_folder / "train.csv.gz").read_bytes()
     (pairs_folder / "train.csv").unlink()
     (pairs_folder / "train.csv.gz").write_bytes(whole[: len(whole) // 2])
+    assert_refused(home_depot, pairs_folder, target, ["train.csv.gz: not a readable csv file"])
+    (pairs_folder / "train.csv.gz").write_bytes(whole[:20] + bytes(9) + whole[29:])
     assert_refused(home_depot, pairs_folder, target, ["train.csv.gz: not a readable csv file"])
 
 
@@ -373,6 +376,10 @@ BAD_PURCHASES = {
     "bad date": (
         [PURCHASES_HEADER, PURCHASES[0], ["2021-13-05", *PURCHASES[0][1:]]],
         ["order_date, row 1: '2021-13-05'"],
+    ),
+    "date before all dates": (
+        [PURCHASES_HEADER, ["0001-01-01", *PURCHASES[0][1:]]],
+        ["order_date, row 0: '0001-01-01'", "1970-01-01 to 2100-12-31"],
     ),
     "bad price": ([PURCHASES_HEADER, [PURCHASES[0][0], "$3", *PURCHASES[0][2:]]], ["column unit_price, row 0: '$3'"]),
     "negative price": ([PURCHASES_HEADER, [PURCHASES[0][0], "-3", *PURCHASES[0][2:]]], ["unit_price, row 0: '-3'"]),

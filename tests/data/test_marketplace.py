@@ -371,6 +371,13 @@ def test_bad_sizes_are_refused(tmp_path: Path, settings: dict[str, int], message
     assert not list(tmp_path.iterdir())
 
 
+def test_a_favourite_shop_may_have_no_product(tmp_path: Path) -> None:
+    """Of these two the last shop has none, and somebody likes it best."""
+    generate(tmp_path / "one", num_products=50, num_events=5_000, seed=13, progress=False)
+    generate(tmp_path / "two", num_products=1_000, num_events=20_000, seed=8, progress=False)
+    assert len(pq.read_table(tmp_path / "two" / "events.parquet")) == 20_000
+
+
 def test_a_directory_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="not empty"):

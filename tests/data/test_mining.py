@@ -60,7 +60,7 @@ class Event:
 
 
 def write(directory: Path, events: Sequence[Event], optional: bool = True) -> Path:
-    """Write a data set; without the optional columns if asked."""
+    """Write a data set; without the optional columns if asked. What is not known is null or, now and then, empty."""
     columns: dict[str, Any] = {
         "timestamp": pa.array([event.timestamp for event in events], pa.timestamp("us", "UTC")),
         **{
@@ -70,14 +70,15 @@ def write(directory: Path, events: Sequence[Event], optional: bool = True) -> Pa
     }
     if optional:
         for name in ("user_id", "session_id", "country"):
-            columns[name] = pa.array([getattr(event, name) for event in events], pa.string())
+            texts = [getattr(event, name) or ("" if event.minute % 3 == 0 else None) for event in events]
+            columns[name] = pa.array(texts, pa.string())
         for name in ("latitude", "longitude"):
             columns[name] = pa.array([getattr(event, name) for event in events], pa.float64())
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), directory / "events.parquet")
     products: dict[str, Any] = {"product_id": list(SHOPS), "title": list(SHOPS)}
     if optional:
-        products["shop_id"] = list(SHOPS.values())
+        products["shop_id"] = [shop or "" for shop in SHOPS.values()]
     pq.write_table(pa.table(products), directory / "products.parquet")
     return directory
 
@@ -225,8 +226,8 @@ def logs(first_day: int = -8, last_day: int = 4) -> st.SearchStrategy[list[Event
         st.sampled_from(["search", "impression", "click", "cart", "purchase", "purchase"]),
         st.sampled_from(["a", "b", "1:u"]),
         st.sampled_from(list(SHOPS)),
-        st.sampled_from([None, "u", "v", ""]),
-        st.sampled_from([None, "s", "t", ""]),
+        st.sampled_from([None, "u", "v", " "]),
+        st.sampled_from([None, "s", "t", " "]),
         st.sampled_from([None, "DE", "US"]),
         place,
     )
@@ -445,6 +446,17 @@ def test_optional_columns_may_be_absent(tmp_path: Path) -> None:
     assert read(folder, "history_clicks") == []
 
 
+def test_names_of_folders_are_no_columns(tmp_path: Path) -> None:
+    """A folder `country=DE` is a partition to DuckDB, which would put its value in place of the file's."""
+    events = [Event(-60, "purchase", "a", "p1", "u", "s", "US"), Event(30, "purchase", "b", "p1", "u", "t", "FR")]
+    plain = mining.mine(write(tmp_path / "plain", events), CONFIG, tmp_path / "cache")
+    for name in ("country=DE", "type=click", "user_id=5", "product_id=1"):
+        folder = tmp_path / name
+        mined = mining.mine(write(folder, events), CONFIG, folder / "cache")
+        for table in ("examples", "requests", "history_purchases", "graph"):
+            assert read(mined, table) == read(plain, table), (name, table)
+
+
 def test_schemas_are_stable(tmp_path: Path) -> None:
     """Also of empty tables: here there is no evaluation request and no known user."""
     folder = mining.mine(write(tmp_path, [Event(-5, "click", "a", "p0")], optional=False), CONFIG, tmp_path / "cache")
@@ -516,6 +528,15 @@ def test_the_end_of_training_comes_from_settings_then_facts_then_the_last_event(
     assert resolve_windows(tmp_path, DataConfig(train_end=given_end, **lengths)).train_end == given_end.replace(
         tzinfo=UTC
     )
+
+
+def test_windows_beyond_the_calendar_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [ANCHOR])
+    (tmp_path / "dataset.json").write_text(json.dumps({"train_end": "0001-01-02"}))
+    with pytest.raises(InputError, match=r"data\.train_end = 0001-01-02.* leave the years 1 to 9999"):
+        resolve_windows(tmp_path, DataConfig())
+    with pytest.raises(ValueError, match="less than or equal to 36500"):
+        DataConfig(graph_days=1_000_000)
 
 
 def test_a_training_window_without_positives_is_refused(tmp_path: Path) -> None:

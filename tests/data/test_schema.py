@@ -83,6 +83,17 @@ def test_lossless_types_are_accepted(tmp_path: Path) -> None:
     )
 
 
+def test_an_empty_text_is_null_where_it_may_be(tmp_path: Path) -> None:
+    shops = pa.array(["", "s", None])
+    write(tmp_path, products=products(shop_id=shops, country=["", "US", None], title=["", "b", "c"]))
+    schema.validate(tmp_path)
+    read = schema.read_products(tmp_path)
+    rows = {row["product_id"]: row for row in read.to_pylist()}
+    assert sorted(str(row["shop_id"]) for row in rows.values()) == ["None", "None", "s"]
+    assert sorted(str(row["country"]) for row in rows.values()) == ["None", "None", "US"]
+    assert "" in read["title"].to_pylist()
+
+
 BAD_PRODUCTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "missing column": ({"title": None}, ["missing column title", "product_id"]),
     "integer ids": ({"product_id": [7, 8, 9]}, ["column product_id has type int64", "string"]),
@@ -183,7 +194,19 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> No
         pq.write_table(pq.read_table(path).slice(0, 0), path)
     else:
         path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"id,title\n1,a\n"}[damage])
-    assert_refused(tmp_path, [path.name, {"empty": "0 bytes", "no rows": "0 rows"}.get(damage, "truncated or damaged")])
+    said = {"empty": "0 bytes", "no rows": "0 rows", "text": "not a Parquet file", "truncated": "truncated or damaged"}
+    assert_refused(tmp_path, [path.name, said[damage]])
+
+
+def test_text_beside_a_missing_table_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "products.parquet").rename(tmp_path / "products.csv")
+    assert_refused(tmp_path, ["products.parquet: no such file; products.csv beside it is text"])
+
+
+def test_how_many_events_are_of_unknown_products(tmp_path: Path) -> None:
+    write(tmp_path, events=events(product_id=[None, "p", "q", "p"]))
+    assert_refused(tmp_path, ["row 1: 'p' is unknown", "3 events of 2 products: leave them out"])
 
 
 def test_a_damaged_page_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from uepp.config.base import InteractionType, Stage, TextField
 
+_MOST_DAYS = 36_500  # a century: all of any log, and dates still have a year
+
 
 class MarketplaceConfig(Stage):
     """The generated marketplace that is used when `data.path` is not set."""
@@ -23,10 +25,10 @@ class DataConfig(Stage):
     train_end: datetime | None = Field(
         None, description="T (UTC); none: from the data set, else its last day minus the evaluation windows"
     )
-    graph_days: int = Field(400, ge=1, description="query-product graph: [T - graph_days, T)")
-    example_days: int = Field(30, ge=1, description="training examples: [T - example_days, T)")
-    selection_days: int = Field(2, ge=1, description="everything that is tuned: [T, T + selection_days)")
-    report_days: int = Field(5, ge=1, description="what is reported: the days after selection")
+    graph_days: int = Field(400, ge=1, le=_MOST_DAYS, description="query-product graph: [T - graph_days, T)")
+    example_days: int = Field(30, ge=1, le=_MOST_DAYS, description="training examples: [T - example_days, T)")
+    selection_days: int = Field(2, ge=1, le=_MOST_DAYS, description="everything that is tuned: [T, T + selection_days)")
+    report_days: int = Field(5, ge=1, le=_MOST_DAYS, description="what is reported: the days after selection")
     max_requests_per_day: int = Field(11_000, ge=1, description="evaluated requests a day, drawn by stable hash")
     relevant_types: tuple[InteractionType, ...] = Field(
         ("purchase",), min_length=1, description="interactions that make a product a target of its request"

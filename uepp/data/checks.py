@@ -27,11 +27,16 @@ class Report:
 def open_file(path: Path) -> pq.ParquetFile:
     """Open a Parquet file. Raises `InputError` when it is missing, empty or damaged."""
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        text = path.with_suffix(".csv")
+        beside = f"; {text.name} beside it is text, and a table is a Parquet file"
+        raise InputError(f"{path}: no such file{beside if text.exists() else ''}")
     if not path.is_file():
         raise InputError(f"{path}: not a file; one Parquet file is expected")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: empty file (0 bytes); a Parquet file with at least one row is expected")
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            raise InputError(f"{path}: not a Parquet file (it does not begin with PAR1); csv is to be converted first")
     return read_or_refuse(path, lambda: pq.ParquetFile(path))
 
 

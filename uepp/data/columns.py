@@ -24,6 +24,11 @@ class Column:
     can_be_empty: bool = True
 
     @property
+    def empty_is_null(self) -> bool:
+        """Whether an empty text means that nothing is known, as csv files have it."""
+        return self.type == pa.string() and self.nullable and self.can_be_empty
+
+    @property
     def allowed(self) -> str:
         """What a value may be, in words."""
         if self.choices:

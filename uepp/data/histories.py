@@ -32,7 +32,7 @@ def user_histories(con: Any, events: Any, products_path: Path) -> dict[str, Any]
     if products_path.exists():
         products = schema.open_parquet(con, products_path)
         if "shop_id" in products.columns:
-            shops = products.select(product_id=products.product_id, shop_id=products.shop_id.cast("string"))
+            shops = products.select(product_id=products.product_id, shop_id=products.shop_id.cast("string").nullif(""))
     if shops is None:
         tables["clicks"] = tables["clicks"].mutate(shop_id=ibis.null("string"))
     else:

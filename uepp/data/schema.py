@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from uepp.artifacts import read_json
 from uepp.data.checks import Report, check_table, open_file, read_or_refuse, with_quality
-from uepp.data.columns import ATTRIBUTES, CONTEXT, EVENTS, JUDGMENTS, PRODUCTS, STRINGS, TIMESTAMP
+from uepp.data.columns import ATTRIBUTES, CONTEXT, EVENTS, JUDGMENTS, PRODUCTS, STRINGS, TIMESTAMP, Column
 from uepp.errors import InputError
 
 __all__ = [
@@ -125,7 +125,10 @@ def read_products(directory: Path) -> pa.Table:
         if column.name not in present:
             arrays.append(pa.chunked_array([pa.nulls(table.num_rows, column.type)]))
         else:
-            arrays.append(_canonical_column(table[column.name], _large(column.type)))
+            values = _canonical_column(table[column.name], _large(column.type))
+            if column.empty_is_null:
+                values = pc.if_else(pc.equal(values, ""), pa.scalar(None, values.type), values)
+            arrays.append(values)
     large = pa.table(arrays, names=[column.name for column in columns]).combine_chunks()
     # False sorts before True, so products without a time come first.
     keys = large.select(["created_at", "product_id"]).append_column("is_dated", pc.is_valid(large["created_at"]))
@@ -147,20 +150,19 @@ def open_events(con: Any, path: Path) -> Any:
     types = {TIMESTAMP: "timestamp('UTC', 6)", pa.string(): "string", pa.float64(): "float64", pa.int32(): "int32"}
     import ibis
 
-    return table.select(
-        **{
-            column.name: table[column.name].cast(types[column.type])
-            if column.name in table.columns
-            else ibis.null(types[column.type])
-            for column in EVENTS
-        }
-    )
+    def canonical(column: Column) -> Any:
+        if column.name not in table.columns:
+            return ibis.null(types[column.type])
+        values = table[column.name].cast(types[column.type])
+        return values.nullif("") if column.empty_is_null else values
+
+    return table.select(**{column.name: canonical(column) for column in EVENTS})
 
 
 def open_parquet(con: Any, path: Path, **options: Any) -> Any:
-    """A Parquet file as an Ibis table; characters that DuckDB would take for a pattern are taken literally."""
+    """A Parquet file as an Ibis table; nothing in its path is taken for a pattern, or for a column (`country=DE/`)."""
     name = "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-    return con.read_parquet(name, **options)
+    return con.read_parquet(name, hive_partitioning=False, **options)
 
 
 def connect(**options: Any) -> Any:
@@ -214,9 +216,11 @@ def _refuse_unknown_products(events_path: Path, products_path: Path) -> None:
     events = open_parquet(con, events_path, file_row_number=True).select("product_id", "file_row_number")
     unknown = events.filter(events.product_id.notnull()).anti_join(products, "product_id")
     found = unknown.order_by("file_row_number").limit(1).to_pyarrow().to_pylist()
+    rows, ids = unknown.count().to_pyarrow().as_py(), unknown.product_id.nunique().to_pyarrow().as_py()
     con.disconnect()
     if found:
         raise InputError(
             f"{events_path}: column product_id, row {found[0]['file_row_number']}: "
-            f"{found[0]['product_id']!r} is unknown; allowed is a product_id of {products_path.name}"
+            f"{found[0]['product_id']!r} is unknown; allowed is a product_id of {products_path.name} (so are {rows:,} "
+            f"events of {ids:,} products: leave them out, or keep the products in the catalogue)"
         )

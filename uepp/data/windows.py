@@ -65,7 +65,13 @@ def resolve_windows(data_dir: Path, config: DataConfig) -> Windows:
             if last_day is None:
                 raise InputError(f"{data_dir / 'events.parquet'}: empty table (0 rows); at least one row is expected")
             train_end = _midnight(last_day) + timedelta(days=1 - config.selection_days - config.report_days)
-        windows = Windows.around(train_end, config)
+        try:
+            windows = Windows.around(train_end, config)
+        except OverflowError:
+            raise InputError(
+                f"data.train_end = {train_end}: windows of {config.graph_days} days before and "
+                f"{config.selection_days + config.report_days} after it leave the years 1 to 9999"
+            ) from None
         positives = events.filter(
             events.type.isin(INTERACTION_TYPES), is_between(events.timestamp, windows.examples_start, windows.train_end)
         )

@@ -92,10 +92,11 @@ def load_histories(
     known_shops = pa.array([shop.decode() for shop in shops.tokens], pa.string())
 
     def column(kind: str, name: str) -> pa.Array:
-        return pq.read_table(history_path(mined, kind), columns=[name]).column(name).combine_chunks()
+        values = pq.read_table(history_path(mined, kind), columns=[name]).column(name)
+        return values.cast(pa.large_string()).combine_chunks()  # a long log's texts are more than 2 GB
 
     def rows(values: pa.Array, among: pa.Array) -> np.ndarray:
-        found = pc.index_in(values.cast(pa.string()), among.cast(pa.string()), skip_nulls=True)
+        found = pc.index_in(values, among.cast(pa.large_string()), skip_nulls=True)
         return np.asarray(pc.fill_null(found, -1), np.int32)
 
     searched = column("searches", "query")

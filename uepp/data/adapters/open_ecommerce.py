@@ -56,7 +56,8 @@ def import_data(source: Path, directory: Path) -> Report:
     tables.refuse_occupied(directory)
     path, names = _find(source)
     raw = tables.read_csv(path)
-    days = tables.parse(path, raw, names["order_date"], date.fromisoformat, "a date such as 2021-03-31", pa.date32())
+    allowed = "a date from 1970-01-01 to 2100-12-31"
+    days = tables.parse(path, raw, names["order_date"], _day, allowed, pa.date32())
     prices = tables.parse(path, raw, names["unit_price"], _price, "a number of at least 0, or nothing", pa.float64())
     purchases = pa.table({"day": days, "price": prices} | {
         ours: raw[names[ours]] for ours in ("ship_state", *_NEEDED)
@@ -97,6 +98,13 @@ def _find(source: Path) -> tuple[Path, dict[str, str]]:
 
 def _names(header: list[str]) -> dict[str, str]:
     return {ours: published if published in header else ours for ours, published in _COLUMNS.items()}
+
+
+def _day(text: str) -> date:
+    value = date.fromisoformat(text)
+    if not 1970 <= value.year <= 2100:
+        raise ValueError
+    return value
 
 
 def _price(text: str) -> float | None:

@@ -1,6 +1,7 @@
 """What all adapters share: csv files read as strings, values parsed with their row named, data sets written whole."""
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,11 @@ def read_header(path: Path) -> list[str]:
         line = first.decode("utf-8-sig", errors="replace").encode()
         if not line.strip():
             raise InputError(f"{path}: empty file; a csv header and at least one row are expected")
-        return list(csv.read_csv(pa.BufferReader(line)).column_names)
+        names = list(csv.read_csv(pa.BufferReader(line)).column_names)
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: column {name}: {names.count(name)} columns have this name; allowed is one")
+    return names
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -121,5 +126,5 @@ def refuse_occupied(directory: Path) -> None:
 def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: not a readable csv file ({' '.join(str(error).split())})") from None

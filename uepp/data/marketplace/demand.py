@@ -85,7 +85,8 @@ class Demand:
         self._by_leaf = np.argsort(leaf, kind="stable")
         self._leaf_start = np.searchsorted(leaf[self._by_leaf], np.arange(NUM_LEAVES))
         self._by_shop = np.argsort(catalogue.latents.shop, kind="stable")
-        num_shops = int(catalogue.latents.shop.max()) + 1
+        # The last shop may have no product, and still be somebody's favourite.
+        num_shops = int(max(catalogue.latents.shop.max(), buyers.persons.shops.max())) + 1
         self._shop_start = np.searchsorted(catalogue.latents.shop[self._by_shop], np.arange(num_shops + 1))
         self._facet_choice = np.array([_FACET_CHOICE[facet] for facet in FACETS])
         self._facet_concepts = np.zeros((len(FACETS), len(CONCEPTS)))
