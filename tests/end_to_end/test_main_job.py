@@ -30,6 +30,7 @@ from files import everything_below
 from uepp import pipeline
 from uepp.config import HistoryConfig
 from uepp.evaluation.requests import load_requests
+from uepp.evaluation.systems import LABELS
 from uepp.features.requests import RawRequests
 from uepp.pipeline import exporting
 from uepp.serving import search
@@ -549,6 +550,14 @@ def test_chosen_opponents(job: Job, copy: Path, call: Call) -> None:
     assert_shape(metrics, ("uepp", "popularity", "bm25_plain", "bm25_title", "bm25_quality"))
     for name in ("uepp", "bm25_plain", "bm25_quality"):
         assert metrics["systems"][name] == job.metrics["systems"][name]
+    # and the whole evaluation is still there
+    kept = json.loads((copy / "metrics.json").read_text())
+    assert kept["systems"] == job.metrics["systems"] | metrics["systems"]
+    assert kept["comparisons"] == job.metrics["comparisons"] | metrics["comparisons"]
+    assert list(kept["systems"])[:2] == ["uepp", "popularity"]
+    some_day = next(iter(kept["days"]))
+    assert set(kept["days"][some_day]["systems"]) == set(kept["systems"])
+    assert all(f"| {LABELS[name]} |" in (copy / "table.md").read_text() for name in ("popularity", "random_walk"))
     # what was chosen is kept with the run: of bm25_quality by the training command, of bm25_title by this one
     for name in ("bm25_quality", "bm25_title"):
         kept = json.loads((copy / "baselines" / f"{name}.json").read_text())

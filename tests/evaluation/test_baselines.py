@@ -66,13 +66,20 @@ def popularity_oracle(rows: list[Row], types: tuple[str, ...]) -> list[float]:
 
 def category_oracle(rows: list[Row], query: str, types: tuple[str, ...], num_products: int) -> list[float]:
     """P(category | query) · popularity; a product that nobody took yet counts a thousandth."""
-    weights: dict[str, float] = defaultdict(float)
-    for asked, product, clicks, carts, purchases in rows:
-        counted = {"click": clicks, "cart": carts, "purchase": purchases}
-        category = None if product == "gone" else CATEGORIES[int(product[1:])]
-        if asked == query and category is not None:
-            weights[category] += sum(counted[name] for name in types)
+
+    def led_to(types: tuple[str, ...]) -> dict[str, float]:
+        weights: dict[str, float] = defaultdict(float)
+        for asked, product, clicks, carts, purchases in rows:
+            counted = {"click": clicks, "cart": carts, "purchase": purchases}
+            category = None if product == "gone" else CATEGORIES[int(product[1:])]
+            if asked == query and category is not None:
+                weights[category] += sum(counted[name] for name in types)
+        return weights
+
     popularity = popularity_oracle(rows, types)
+    weights = led_to(types)
+    if not sum(weights.values()):
+        weights = led_to(("click", "cart", "purchase"))
     if not sum(weights.values()):
         return popularity[:num_products]
     shares = {category: weight / sum(weights.values()) for category, weight in weights.items()}
@@ -122,8 +129,10 @@ def test_an_unseen_query_backs_off_to_popularity(tmp_path: Path) -> None:
     system = CategoryPopularity(export, products(), ("purchase",))
     popular = rank(Popularity(export, products(), ("purchase",)), ["x"], 5, 6)[0].tolist()
     ranking = rank(system, ["unseen", "gold", "only leaf", "only looked"], 5, 6).tolist()
-    assert ranking[0] == ranking[2] == ranking[3] == popular
+    assert ranking[0] == ranking[2] == popular
     assert ranking[1] != popular
+    # nobody bought after it, but what they looked at says which category it asks for
+    assert ranking[3] == [5, *[product for product in popular if product != 5]][:5]
 
 
 def test_a_query_counts_however_it_is_written(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_two_systems_on_the_same_requests() -> None:
             assert found["difference"] == pytest.approx(after - before)
             assert found["interval"][0] <= found["difference"] <= found["interval"][1]
             assert found["interval"][0] < found["interval"][1]
+            assert 1e-4 <= found["p_value"] <= 1
+
+
+def test_one_lucky_request_is_told_to_be_chance() -> None:
+    """The interval of a Bayesian bootstrap leaves out 0 there."""
+    rankings = [{f"q{n}": [0 if n else first, 2] for n in range(NUM_REQUESTS)} for first in (1, 0)]
+    compared = compare(*map(Fixed, rankings), make_requests([[0]] * NUM_REQUESTS), Segments(SEGMENT, "by hand"), (1,))
+    found = compared["all"]["recall@1"]
+    assert found["interval"][0] > 0
+    assert found["p_value"] == 1
 
 
 def make_window() -> tuple[Window, np.ndarray, np.ndarray, np.ndarray]:
@@ -124,8 +134,8 @@ def test_pictures_and_table(tmp_path: Path) -> None:
     assert (tmp_path / "tradeoff.png").read_bytes()[:4] == b"\x89PNG"
     drawing = (tmp_path / "tradeoff.svg").read_text()
     assert "<svg" in drawing
-    none = {"before": None, "after": None, "difference": None, "interval": [None, None]}
-    some = {"before": 0.5, "after": 0.625, "difference": 0.125, "interval": [-0.01, 0.26]}
+    none = {"before": None, "after": None, "difference": None, "interval": [None, None], "p_value": None}
+    some = {"before": 0.5, "after": 0.625, "difference": 0.125, "interval": [-0.01, 0.26], "p_value": 0.07}
     console = Console(width=100)
     with console.capture() as capture:
         print_comparison(

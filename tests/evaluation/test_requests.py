@@ -127,6 +127,16 @@ def test_the_catalogue_is_that_of_the_day(tmp_path: Path) -> None:
     ]
 
 
+def test_a_target_that_its_day_lacks_is_missing(tmp_path: Path) -> None:
+    """It counts as a miss, as one does that the catalogue never has; neither is a new product that could be found."""
+    rows = [request("lamp", ["next", "old", "gone"]), request("lamp", ["next"], day=TUESDAY)]
+    requests = load_requests(write_requests(tmp_path / "requests.parquet", rows), "report", PRODUCTS)
+    assert requests.missing_target_share == 0.5
+    assert requests.has_target.tolist() == [False, True, False, True]
+    new = slices_of(requests, Segments(np.array(["head"] * 2), "by hand"), num_known=2).by_name["new_products"]
+    assert new.rows.tolist() == [1]
+
+
 def test_no_requests(tmp_path: Path) -> None:
     path = write_requests(tmp_path / "requests.parquet", [request("lamp", ["old"])])
     requests = load_requests(path, "selection", PRODUCTS)

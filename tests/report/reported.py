@@ -139,9 +139,12 @@ BOOSTING = {
     "report": {
         "all": {
             "num_requests": 60,
-            "recall@5": {"before": 0.5, "after": 0.6, "difference": 0.1, "interval": [0.02, 0.15]},
+            "recall@5": {"before": 0.5, "after": 0.6, "difference": 0.1, "interval": [0.02, 0.15], "p_value": 0.01},
         },
-        "tail": {"num_requests": 0, "recall@5": dict.fromkeys(("before", "after", "difference", "interval"))},
+        "tail": {
+            "num_requests": 0,
+            "recall@5": dict.fromkeys(("before", "after", "difference", "interval", "p_value")),
+        },
     },
     "trade_off": [
         {"scale": at, "boost_range": at * 0.2, "all": 0.5 + at / 10, "head": 0.5, "tail": None, "overlap": 1 - at / 2}

@@ -195,6 +195,13 @@ def test_without_places_the_distance_is_skipped_with_a_sentence(render: Render) 
     assert "uepp tune measures it" in html
 
 
+def test_a_boosting_that_brought_nothing_is_told(render: Render) -> None:
+    tried = {key: value for key, value in BOOSTING.items() if key != "trade_off"}
+    html, _ = render(boosting=tried | {"is_boosted": False, "report": None})
+    assert "Was tried, and brought nothing on the held-out requests: the run is not boosted." in html
+    assert "with and without boosting" not in html
+
+
 def test_what_counts_is_called_by_its_name(render: Render) -> None:
     html, _ = render(config=Config(data=DataConfig(relevant_types=("click", "cart"))))
     said = "".join(text for _, text in Elements(html).named("main"))

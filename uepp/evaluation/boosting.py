@@ -13,7 +13,7 @@ from uepp.evaluation.measures import recalls as recalls_of
 from uepp.evaluation.requests import Requests
 from uepp.evaluation.segments import NAMES, Segments
 from uepp.features.text import query_numbers
-from uepp.metrics import mean_over_days, paired_interval, recall_at, target_positions
+from uepp.metrics import mean_over_days, paired_interval, paired_p_values, recall_at, target_positions
 from uepp.retrieval.boost_candidates import BoostCandidates, Ranking
 from uepp.retrieval.boost_weights import WeightSpace
 
@@ -45,7 +45,7 @@ def compare(
 
     Returns:
         By segment (`all`, `head`, `torso`, `tail`) `num_requests` and for each K `recall@K`: `before`, `after`,
-        `difference`, and its 95% bootstrap `interval`, a list of two.
+        `difference`, its 95% bootstrap `interval`, a list of two, and its `p_value` (`paired_p_values`).
     """
     results = [recalls_of(system, requests, ks) for system in (before, after)]
     query = query_numbers(requests.queries)
@@ -56,11 +56,13 @@ def compare(
         for k in ks:
             recalls = [np.where(is_in, one[k], np.nan) for one in results]
             means = [mean_over_days(values, requests.day) for values in recalls]
+            difference = recalls[1] - recalls[0]
             compared[name][f"recall@{k}"] = {
                 "before": means[0],
                 "after": means[1],
                 "difference": means[1] - means[0],
-                "interval": list(paired_interval(recalls[1] - recalls[0], requests.day, query)),
+                "interval": list(paired_interval(difference, requests.day, query)),
+                "p_value": float(paired_p_values(difference[:, np.newaxis], requests.day, query)[0]),
             }
     return compared
 
@@ -158,18 +160,18 @@ def plot_trade_off(rows: list[dict[str, float]], chosen: float, bound: float, k:
 def print_comparison(compared: dict[str, dict[str, Any]], title: str, console: Console) -> None:
     """The table of `compare`."""
     table = Table(title=title)
-    for name in ("segment", "measure", "without", "boosted", "difference", "95% interval"):
+    for name in ("segment", "measure", "without", "boosted", "difference", "95% interval", "p"):
         table.add_column(name, justify="left" if name in ("segment", "measure") else "right")
     for name, scores in compared.items():
         first = f"{name} ({scores['num_requests']:,})"
         for measure in (key for key in scores if key.startswith("recall@")):
             one = scores[measure]
             if one["before"] is None:
-                cells = ["–"] * 4
+                cells = ["–"] * 5
             else:
                 low, high = one["interval"]
                 cells = [f"{one['before']:.3f}", f"{one['after']:.3f}", f"{one['difference']:+.4f}"]
-                cells.append(f"{low:+.4f} to {high:+.4f}")
+                cells += [f"{low:+.4f} to {high:+.4f}", f"{one['p_value']:.3f}"]
             table.add_row(first, f"R@{measure[7:]}", *cells)
             first = ""
         table.add_section()

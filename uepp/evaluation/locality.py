@@ -18,7 +18,7 @@ class Places(NamedTuple):
     Attributes:
         latitude: float64 [R] degrees, NaN where unknown.
         longitude: float64 [R] degrees, NaN where unknown.
-        country: object [R], empty or None where unknown.
+        country: object [R], whatever its case and the blanks around it, as in the towers; empty where unknown.
     """
 
     latitude: np.ndarray
@@ -62,7 +62,7 @@ def places_of(table: pa.Table | None, size: int) -> Places:
 
     country = np.full(size, "", object)
     if table is not None and "country" in names:
-        country = np.array([value or "" for value in table.column("country").to_pylist()], object)
+        country = np.array([(value or "").strip().casefold() for value in table.column("country").to_pylist()], object)
     return Places(numbers("latitude"), numbers("longitude"), country)
 
 

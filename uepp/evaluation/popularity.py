@@ -1,6 +1,7 @@
 """What is popular, by itself and in the categories that a query led to."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uepp.config import InteractionType
+from uepp.config import INTERACTION_TYPES, InteractionType
 from uepp.features.requests import RawRequests
 from uepp.features.text import query_keys
 
@@ -27,21 +28,16 @@ class Popularity:
 class CategoryPopularity:
     """The categories that a query led to in training, and what is popular in them.
 
-    score(p | q) = P(category of p | q) · popularity(p), with P from relevant interactions after the same
-    query (`query_keys`). A query that was never seen backs off to popularity.
+    score(p | q) = P(category of p | q) · popularity(p), with P from relevant interactions after the same query
+    (`query_keys`), or from all where it had none of these. A query that led to nothing backs off to popularity.
     """
 
     def __init__(self, export: Path, products: pa.Table, relevant_types: tuple[InteractionType, ...]) -> None:
         graph = _graph_with_index(export, products)
         self._popularity = _popularity(graph, relevant_types, products.num_rows)
         categories = products.column("category").to_pylist()
-        self._of_query: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        weights = _interactions(graph, relevant_types)
-        queries = query_keys(graph["query"])
-        for query, product, weight in zip(queries, graph["product_index"], weights, strict=True):
-            category = categories[product]
-            if category is not None and weight > 0:
-                self._of_query[query][category] += weight
+        relevant, any_ = (_led_to(graph, categories, types) for types in (relevant_types, INTERACTION_TYPES))
+        self._of_query = any_ | relevant
         rows = defaultdict(list)
         for row, category in enumerate(categories):
             if category is not None:
@@ -66,6 +62,19 @@ class CategoryPopularity:
         return np.stack([known.get(query, back_off) for query in queries])
 
 
+def _led_to(
+    graph: dict[str, Any], categories: Sequence[str | None], types: Sequence[InteractionType]
+) -> dict[str, dict[str, float]]:
+    """Interactions of some types in each category, by query."""
+    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    rows = zip(query_keys(graph["query"]), graph["product_index"], _interactions(graph, types), strict=True)
+    for query, product, weight in rows:
+        category = categories[product]
+        if category is not None and weight > 0:
+            found[query][category] += weight
+    return found
+
+
 def _graph_with_index(export: Path, products: pa.Table) -> dict[str, Any]:
     graph = pq.read_table(export / "graph.parquet")
     row_of = {product: row for row, product in enumerate(products.column("product_id").to_pylist())}
@@ -75,7 +84,7 @@ def _graph_with_index(export: Path, products: pa.Table) -> dict[str, Any]:
     return {**kept, "product_index": np.array([row_of[product] for product in kept["product_id"]], np.int64)}
 
 
-def _interactions(graph: dict[str, Any], types: tuple[InteractionType, ...]) -> np.ndarray:
+def _interactions(graph: dict[str, Any], types: Sequence[InteractionType]) -> np.ndarray:
     columns = {"click": "clicks", "cart": "carts", "purchase": "purchases"}
     return np.sum([np.array(graph[columns[name]], float) for name in types], axis=0)
 

@@ -68,8 +68,14 @@ class Requests:
 
     @property
     def missing_target_share(self) -> float:
-        """Share of targets that the catalogue lacks."""
-        return float(np.mean(self.targets.product_index < 0)) if len(self.targets.product_index) else 0.0
+        """Share of targets that the catalogue of their day lacks."""
+        return 1.0 - float(np.mean(self.has_target)) if len(self.targets.product_index) else 0.0
+
+    @property
+    def has_target(self) -> np.ndarray:
+        """Whether the catalogue of its day has a target, bool [P]."""
+        index = self.targets.product_index
+        return (index >= 0) & (index < self.num_products[self.targets.request])
 
     def take(self, rows: np.ndarray) -> "Requests":
         """Some of the requests, which are numbered anew; rows int64 [n], each once."""

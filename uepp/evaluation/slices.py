@@ -85,7 +85,7 @@ def slices_of(
     targets = requests.targets
     kept = {ALL: np.ones(len(targets.request), bool), "non_repeat": ~requests.is_repeat, "repeat": requests.is_repeat}
     if num_known is not None:
-        kept["new_products"] = targets.product_index >= num_known
+        kept["new_products"] = (targets.product_index >= num_known) & requests.has_target
     if abroad is not None:
         kept |= {"domestic": abroad == 0, "foreign": abroad == 1}
     wanted = {name: Wanted(targets, np.flatnonzero(is_kept)) for name, is_kept in kept.items()}

@@ -70,7 +70,7 @@ class Known:
     @cached_property
     def boosted_towers(self) -> Towers:
         """The run with its boosting."""
-        return Towers(self.export, self.config.history, is_boosted=True)
+        return Towers(self.export, self.config.history, is_boosted=True, like=self.towers)
 
     @cached_property
     def tuned_bm25(self) -> BM25:

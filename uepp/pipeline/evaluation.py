@@ -1,7 +1,7 @@
 """The story of `uepp evaluate`: an export and its opponents on the same requests."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
+from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, sha256, write_json
 from uepp.config import Config, load_config
 from uepp.data.mining import mine, mine_requests
 from uepp.data.schema import validate, validate_events
@@ -49,6 +49,8 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], Path]:
     """Measure an export and its opponents; returns the metrics and the JSON file that holds them.
 
+    The file also keeps the systems that were measured before on the same export and requests.
+
     Args:
         run_dir: a run with an export.
         console: for progress.
@@ -56,8 +58,12 @@ def evaluate_run(
         events: evaluate every request of this events table.
         against: opponents; none: those of `uepp.evaluation.systems` that are compared by default.
         window: which of the run's own requests; those of selection are what something may have been tuned on.
+
+    Raises:
+        InputError: no export, a damaged one, one that is replaced meanwhile, or requests that cannot be compared.
     """
     export_dir = open_export(run_dir)
+    manifest = read_json(export_dir / MANIFEST)
     if data is None and events is None:
         refuse_refreshed(export_dir, "the run's own window (later requests come with --events or --data)")
     config = load_config(str(run_dir / "config.yaml"))
@@ -65,7 +71,7 @@ def evaluate_run(
     products = known.products
     names = chosen_opponents(None if against is None else tuple(against), known)
     with announced(console, "requests"):
-        requests, target = _requests(run_dir, export_dir, config, products, data, events, window)
+        requests, path, target = _requests(run_dir, export_dir, config, products, data, events, window)
         for name in _READ_QUALITY:
             if name in names:
                 _refuse_later_quality(export_dir, products, requests, name)
@@ -74,6 +80,8 @@ def evaluate_run(
                 raise InputError(f"--against {_RANKED}: {known_text}")
             console.print(f"  not compared: {_RANKED}; {known_text}", markup=False, highlight=False)
             names = tuple(name for name in names if name != _RANKED)
+        if requests.missing_target_share == 1:
+            raise InputError(f"{path}: the catalogue of {export_dir} has none of the products that were wanted")
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
         train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
         graded = _judgments_path(run_dir, data)
@@ -86,11 +94,11 @@ def evaluate_run(
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
-        num_before = int(np.count_nonzero(requests.day < train_end.date().isoformat()))
+        last_trained = (train_end - timedelta(microseconds=1)).date().isoformat()
+        num_before = 0 if data is None and events is None else int(np.count_nonzero(requests.day <= last_trained))
         if num_before:
-            console.print(
-                f"  note: {num_before:,} of them are of days before {train_end:%Y-%m-%d}, which the run was trained on"
-            )
+            note = f"{num_before:,} of them are of days up to {last_trained}, which the run was trained on"
+            console.print(f"  note: {note}", highlight=False)
     measured = {}
     for name in ("uepp", *names):
         with announced(console, f"evaluation of {name}"):
@@ -101,9 +109,11 @@ def evaluate_run(
             add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw, config.serving.depth))
     with announced(console, "intervals"):
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
-    manifest = read_json(export_dir / MANIFEST)
     metrics = {
         "run_id": manifest["run_id"],
+        "version": fingerprint(
+            manifest["files"], sha256(path), list(config.evaluation.recall_at), segments.rule, uepp.__version__
+        ),
         "export": parts_of_export(manifest),
         **figures,
         "locality": without_nan({name: one.locality for name, one in measured.items() if one.locality}),
@@ -115,10 +125,33 @@ def evaluate_run(
         "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,
         "chosen": known.used,
     }
-    write_json(target, metrics)
-    with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as path:
-        path.write_text(markdown(metrics), encoding="utf-8")
+    if read_json(export_dir / MANIFEST) != manifest:
+        raise InputError(f"{export_dir}: was replaced meanwhile; evaluate the new one")
+    kept = _with_kept(target, metrics)
+    write_json(target, kept)
+    with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as table:
+        table.write_text(markdown(kept), encoding="utf-8")
     return metrics, target
+
+
+def _with_kept(target: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """These metrics, and those of other systems that the file has of the same export and requests."""
+    try:
+        kept = read_json(target) if target.exists() else {}
+    except InputError:  # a damaged one is replaced
+        kept = {}
+    if kept.get("version") != metrics["version"]:
+        return metrics
+
+    def joined(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+        return new | {name: one for name, one in old.items() if name not in new}
+
+    days = {
+        day: {**one, "systems": joined(one["systems"], kept["days"][day]["systems"])}
+        for day, one in metrics["days"].items()
+    }
+    parts = {part: joined(metrics[part], kept[part]) for part in ("systems", "comparisons", "locality")}
+    return {**metrics, **parts, "days": days, "chosen": kept["chosen"] | metrics["chosen"]}
 
 
 def known_of(run_dir: Path, export_dir: Path, config: Config) -> Known:
@@ -160,7 +193,7 @@ def _refuse_later_quality(export_dir: Path, products: pa.Table, requests: Reques
     if "catalogue" not in manifest:
         return
     latest = pc.max(products.column("quality_as_of")).as_py()
-    if latest is not None and latest.date().isoformat() > first_day:
+    if latest is not None and latest > datetime.fromisoformat(first_day).replace(tzinfo=UTC):
         raise InputError(
             f"{export_dir}: the refreshed catalogue's quality_as_of, {latest.isoformat()}, is later than requests of "
             f"{first_day}, which would be leakage; leave {name} out (--against) or give later requests"
@@ -175,8 +208,8 @@ def _requests(
     data: Path | None,
     events: Path | None,
     window: Literal["selection", "report"],
-) -> tuple[Requests, Path]:
-    """The requests to evaluate, and where their metrics go."""
+) -> tuple[Requests, Path, Path]:
+    """The requests to evaluate, the table that they are of, and where their metrics go."""
     if data is not None and events is not None:
         raise InputError("--data and --events: give one of them")
     if events is not None:
@@ -198,4 +231,4 @@ def _requests(
             f"{events or data or path}: no request in the {window} window has a relevant interaction "
             f"(data.relevant_types = {list(config.data.relevant_types)})"
         )
-    return requests, target
+    return requests, path, target

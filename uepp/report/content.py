@@ -258,7 +258,7 @@ def paper_grid(facts: Facts) -> Grid:
 def boosting_grid(boosting: dict[str, Any]) -> Grid:
     """Recall with and without boosting."""
     rows = []
-    for part, scores in boosting["report"].items():
+    for part, scores in (boosting["report"] or {}).items():  # none where nothing was boosted
         for key in (key for key in scores if key.startswith("recall@")):
             one = scores[key]
             if one["before"] is not None:
@@ -269,9 +269,10 @@ def boosting_grid(boosting: dict[str, Any]) -> Grid:
                         Cell(wording.recall(one["after"]), one["after"]),
                         Cell(wording.signed(one["difference"]), one["difference"]),
                         Cell(wording.signed_between(one["interval"])),
+                        Cell(f"{one['p_value']:.3f}", one["p_value"]),
                     ]
                 )
-    return Grid(["requests", "without", "boosted", "difference", "95% interval"], rows)
+    return Grid(["requests", "without", "boosted", "difference", "95% interval", "p"], rows)
 
 
 def weights_grid(boosting: dict[str, Any]) -> Grid:
