@@ -61,7 +61,7 @@ def sampled_softmax(
             the positive itself always takes part, whatever stands here.
         log_expected_count: float32 [C], log Q, log of the expected number of times that the column's own source
             draws its product; 0 for candidates that were not drawn but chosen.
-        weight: float32 [C], w ≥ 0; a column of weight 0 is left out.
+        weight: float32 [B, C] or [C], w ≥ 0; a candidate of weight 0 is left out.
         temperature: τ > 0.
 
     Returns:

@@ -33,11 +33,13 @@ class _Source(NamedTuple):
         similarity: float32 [B, C].
         is_negative: bool [B, C], the query's negatives: neither masked nor left out by choice.
         masked_share: float32 scalar, share of candidates that were masked as known positives.
+        stands_for: float32 [B, 1], of how many candidates a negative was drawn; none: it is there for itself.
     """
 
     similarity: tf.Tensor
     is_negative: tf.Tensor
     masked_share: tf.Tensor
+    stands_for: tf.Tensor | None = None
 
 
 class Trainer(tfrs.Model):
@@ -138,8 +140,11 @@ class Trainer(tfrs.Model):
         if settings.num_in_batch is None:
             return _Source(similarity, is_negative, masked_share)
         seed = tf.stack([tf.constant(self._seed, tf.int64), features["element"]])
+        stands_for: tf.Tensor | None = None
         if settings.in_batch == "uniform":
+            num_left = tf.math.count_nonzero(is_negative, axis=1, keepdims=True, dtype=tf.float32)
             is_negative = select_uniform(is_negative, settings.num_in_batch, seed)
+            stands_for = tf.maximum(num_left / settings.num_in_batch, 1.0)
         elif settings.false_negative_temperature:
             fixed = tf.stop_gradient(queries)
             query_similarity = tf.matmul(fixed, self._gathered(fixed), transpose_b=True)
@@ -149,7 +154,7 @@ class Trainer(tfrs.Model):
             )
         else:
             is_negative = select_highest(similarity, is_negative, settings.num_in_batch)
-        return _Source(similarity, is_negative, masked_share)
+        return _Source(similarity, is_negative, masked_share, stands_for)
 
     def _uniform(self, features: Features, queries: tf.Tensor, products: tf.Tensor) -> _Source:
         """Products drawn uniformly from the catalogue."""
@@ -209,7 +214,8 @@ class Trainer(tfrs.Model):
         """Sampled softmax, float32 [B], over the candidates of all sources.
 
         Dynamic candidates and the hardest of a batch were not drawn but chosen, and stand for themselves only: they
-        have no correction. Where k of a batch's C candidates are drawn, each stands for (C − 1) / k.
+        have no correction. Where k of a query's candidates in the batch are drawn, each stands for its share of them.
+        The positive has the correction of what it is compared with: of uniform draws while the batch does not count.
         """
         similarity = {name: source.similarity for name, source in sources.items()}
         num_queries = tf.shape(features["type_ids"])[0]
@@ -217,23 +223,24 @@ class Trainer(tfrs.Model):
         # Gathering draws as often as there are replicas.
         gathers = self._negatives.gather
         log_draws = tf.math.log(float(tf.distribute.get_strategy().num_replicas_in_sync)) if gathers else 0.0
-        log_expected_counts = {"in_batch": self._gathered(log_expected_count[:num_queries]) + log_draws}
-        if self._negatives.in_batch == "hardest":
-            log_expected_counts["in_batch"] = tf.zeros(tf.shape(similarity["in_batch"])[1])
-        elif self._negatives.num_in_batch is not None:
-            num_others = tf.cast(tf.shape(similarity["in_batch"])[1] - 1, tf.float32)
-            stands_for = tf.maximum(num_others / self._negatives.num_in_batch, 1.0)
-            weights = {**weights, "in_batch": weights["in_batch"] * stands_for}
+        log_expected_counts = {name: tf.zeros(tf.shape(similarity[name])[1]) for name in sources}
         if "uniform" in sources:
             log_expected_counts["uniform"] = self._gathered(log_expected_count[num_queries:]) + log_draws
-        if "dynamic" in sources:
-            log_expected_counts["dynamic"] = tf.zeros(tf.shape(similarity["dynamic"])[1])
+        if self._negatives.in_batch != "hardest":
+            of_batch = self._gathered(log_expected_count[:num_queries]) + log_draws
+            of_catalogue = log_expected_counts["uniform"][0] if "uniform" in sources else 0.0  # of any product the same
+            log_expected_counts["in_batch"] = tf.where(weights["in_batch"] > 0, of_batch, of_catalogue)
+
+        def weight(name: str) -> tf.Tensor:
+            stands_for = 1.0 if sources[name].stands_for is None else sources[name].stands_for
+            return tf.broadcast_to(weights[name] * stands_for, tf.shape(similarity[name]))
+
         return sampled_softmax(
             tf.concat([similarity[name] for name in sources], axis=1),
             self._positive_column(num_queries),
             tf.concat([source.is_negative for source in sources.values()], axis=1),
             tf.concat([log_expected_counts[name] for name in sources], axis=0),
-            tf.concat([tf.fill(tf.shape(similarity[name])[1:], weights[name]) for name in sources], axis=0),
+            tf.concat([weight(name) for name in sources], axis=1),
             self._loss.temperature,
         )
 
