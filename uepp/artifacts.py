@@ -34,10 +34,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, where they are not there yet.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); name another directory") from None
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends without an error, it becomes `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = _temporary_neighbour(path)
     try:
         yield temporary
@@ -55,10 +67,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Where the system can exchange two names (Linux, on most file systems), an old directory is there until the very
     moment that the new one is. Elsewhere it is moved aside for the instant between two renames.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_neighbour(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    make_directory(temporary)
     try:
         yield temporary
         for file in temporary.rglob("*"):

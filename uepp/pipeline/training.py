@@ -96,6 +96,13 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
         windows = resolve_windows(data_dir, config.data)
         products = read_products(data_dir)
         check_quality(products, windows.train_end)
+        num_seen = num_products_before(products, windows.train_end)
+        if not num_seen:
+            raise InputError(
+                f"{data_dir / 'products.parquet'}: column created_at: no product was there before T, "
+                f"{windows.train_end.isoformat()}, the first one from {products['created_at'][0].as_py().isoformat()}; "
+                "it says since when a product can be found: leave it out, or set data.train_end"
+            )
         if config.text.encoder is not None and not resume:
             check_text_encoder_fits(config, data_dir / "events.parquet", windows.train_end)
         open_run(config, run_dir, "train", resume=resume)  # only now: bad data leaves no half-made run behind
@@ -118,7 +125,6 @@ def _prepare(config: Config, run_dir: Path, console: Console, resume: bool) -> N
 
     # -------------------------------------------------------------------------------------- features
     with announced(console, "features", run_dir=run_dir, adds=resume):
-        num_seen = num_products_before(products, windows.train_end)
         if not (run_dir / "features").exists():
             with atomic_directory(run_dir / "features") as folder:
                 fitted = fit_features(

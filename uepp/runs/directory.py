@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from uepp.artifacts import locked_directory, read_json, write_json
+from uepp.artifacts import locked_directory, make_directory, read_json, write_json
 from uepp.config import Config, load_config, save_config
 from uepp.data.marketplace import generate
 from uepp.data.schema import Report, validate
@@ -48,21 +48,18 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
         raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
+    if (above := next(each for each in run_dir.absolute().parents if each.exists())) and not above.is_dir():
+        raise InputError(f"{run_dir}: cannot be made, {above} is a file; name another directory with --run")
     if resume:
         _refuse_other_command(run_dir, command)
-        old = load_config(str(run_dir / "config.yaml"))
         for stage in fixed:
-            if getattr(old, stage) != getattr(config, stage):
-                raise InputError(
-                    f"{run_dir}: --resume with other {stage} settings; only {free} may change in a run, "
-                    "start a new one with --run"
-                )
+            _refuse_other_settings(config, run_dir, stage, (), free)
 
 
 def open_run(config: Config, run_dir: Path, command: str, *, resume: bool) -> None:
-    """Write `config.yaml`, and in a new run `run.json`."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, run_dir / "config.yaml")
+    """Write `config.yaml`, in which the data's path holds wherever one stands, and in a new run `run.json`."""
+    make_directory(run_dir)
+    save_config(_with_absolute_path(config), run_dir / "config.yaml")
     if not resume:
         created = datetime.now().astimezone().isoformat()
         write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "command": command, "created": created})
@@ -80,13 +77,25 @@ def refuse_changes(config: Config, run_dir: Path, stage: str, free: Sequence[str
     Raises:
         InputError: another one differs.
     """
-    old, new = (getattr(each, stage).model_dump() for each in (load_config(str(run_dir / "config.yaml")), config))
-    for key in old.keys() - set(free):
+    _refuse_other_settings(config, run_dir, stage, free, ", ".join(free))
+
+
+def _refuse_other_settings(config: Config, run_dir: Path, stage: str, free: Sequence[str], in_words: str) -> None:
+    kept = load_config(str(run_dir / "config.yaml"))
+    old, new = (getattr(_with_absolute_path(each), stage).model_dump() for each in (kept, config))
+    for key in (key for key in old if key not in free):
         if old[key] != new[key]:
             raise InputError(
                 f"{run_dir}: --resume with {stage}.{key} = {new[key]!r}, the run has {old[key]!r}; only "
-                f"{', '.join(free)} may change in a run, start a new one with --run"
+                f"{in_words} may change in a run, start a new one with --run"
             )
+
+
+def _with_absolute_path(config: Config) -> Config:
+    if config.data.path is None:
+        return config
+    data = config.data.model_copy(update={"path": str(Path(config.data.path).resolve())})
+    return config.model_copy(update={"data": data})
 
 
 def add_facts(run_dir: Path, **facts: str) -> None:
