@@ -1,6 +1,8 @@
 """The command line: what it refuses, in one line each, and how it starts and prints."""
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,9 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from commands import Call
 from files import everything_below
 
+from uepp.cli import app
 from uepp.config import Config, save_config
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +161,16 @@ def test_data_without_anything_to_learn_from_is_refused_and_nothing_written(call
     assert everything_below(tmp_path) == before
 
 
+def test_a_catalogue_that_comes_after_training_is_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
+    """The moment of an upload in place of the product's own; nothing could be a candidate."""
+    late = pa.array([DAY + timedelta(days=900)] * 2, pa.timestamp("us", "UTC"))
+    data = data_set(tmp_path / "data", products(created_at=late))
+    before = everything_below(tmp_path)
+    expected = ("column created_at: no product was there before T", "leave it out, or set data.train_end")
+    assert_refused(call("train", "--data", data, "--run", tmp_path / "run"), expected)
+    assert everything_below(tmp_path) == before
+
+
 def test_quality_known_only_later_is_refused_and_nothing_written(call: Call, tmp_path: Path) -> None:
     late = pa.array([DAY + timedelta(days=9)] * 2, pa.timestamp("us", "UTC"))
     data = data_set(tmp_path / "data", products(quality_rating=[1.0, 2.0], quality_as_of=late))
@@ -216,6 +230,14 @@ def started(directory: Path) -> Path:
     return run
 
 
+def exported(directory: Path) -> Path:
+    """What a run with an export looks like before the export is opened."""
+    run = trained(directory)
+    (run / "export").mkdir()
+    (run / "export" / "manifest.json").write_text("{}")
+    return run
+
+
 def csv_file(directory: Path, header: str = "product_uid,product_title,search_term,relevance") -> Path:
     (directory / "train.csv").write_text(f"{header}\n1,lamp,red lamp,3\n")
     return directory / "train.csv"
@@ -246,6 +268,36 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "no such configuration": (lambda d: ["train", "dmo"], ("dmo", "demo")),
     "a configuration that is no mapping": (lambda d: ["train", yaml_file(d, "- 1")], ("mine.yaml", "mapping")),
     "a configuration that is not YAML": (lambda d: ["train", yaml_file(d, "a: [")], ("mine.yaml", "YAML")),
+    "a key twice": (
+        lambda d: ["train", yaml_file(d, "training:\n  max_steps: 5\ntraining:\n  seed: 1")],
+        ("mine.yaml: line 3: key training", "second time"),
+    ),
+    "the 13th month": (
+        lambda d: ["train", "--set", "data.train_end=2024-13-01"], ("--set data.train_end=2024-13-01", "month must be")
+    ),
+    "a number as a time": (lambda d: ["train", "--set", "data.train_end=20240420"], ("data.train_end = 20240420", "Z")),
+    "a boolean as a number": (
+        lambda d: ["train", "--set", "training.max_steps=true"], ("training.max_steps = True", "a whole number")
+    ),
+    "a mistyped path with a shipped name": (
+        lambda d: ["train", "my/base.yaml"], ("my/base.yaml: no such file", "demo")
+    ),
+    "a wrong sampler": (
+        lambda d: ["relevance", "train", "--sampler", "bsns"], ("error: --sampler: relevance.sampler = 'bsns'",)
+    ),
+    "a sampler that needs the bi-encoder": (
+        lambda d: ["relevance", "sts", "none", "--bi-encoder", "none"], ("error: --bi-encoder: relevance", "bhns")
+    ),
+    "a wrong cache": (
+        lambda d: ["serve", exported(d), "--cache", "lru"], ("error: --cache: serving.cache = 'lru'", "'layered'")
+    ),
+    "a boost at nothing": (
+        lambda d: ["boost", exported(d), "--at", "0"], ("error: --at: boosting.at = 0", "greater than or equal to 1")
+    ),
+    "an unknown key of a variant": (
+        lambda d: ["study", yaml_file(d, "{config: base, variants: {mine: {training: {max_step: 5}}}}")],
+        ("mine.yaml: variant mine: unknown key training.max_step", "did you mean training.max_steps?"),
+    ),
     "resume without --run": (lambda d: ["train", "--resume"], ("--resume", "--run")),
     "resume without a run": (lambda d: ["train", "--resume", "--run", d / "none"], ("none", "nothing to resume")),
     "resume of another directory": (
@@ -256,7 +308,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     ),
     "resume with other negatives": (
         lambda d: ["train", "--resume", "--run", trained(d), "--set", "negatives.num_uniform=7"],
-        ("trained", "other negatives settings", "only settings of training"),
+        ("trained", "--resume with negatives.num_uniform = 7, the run has", "only settings of training"),
     ),
     "resume with another history": (
         lambda d: ["train", "--resume", "--run", trained(d), "--set", "history.num_shops=7"], ("trained", "history")
@@ -268,6 +320,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         lambda d: ["train", "--set", "model.query_encoders=[tokens, shop]"],
         ("model.query_encoders.1 = 'shop'", "'tokens', 'location', 'history' or 'text'"),
     ),
+    "a run directory below a file": (lambda d: ["train", "--run", csv_file(d) / "run"], ("train.csv is a file",)),
     "an occupied run directory": (lambda d: ["train", "--run", occupied(d)], ("occupied", "not empty")),
     "a run directory that is a file": (lambda d: ["train", "--run", csv_file(d)], ("train.csv",)),
     # TensorFlow takes such a path for a pattern and does not find its own checkpoint there.
@@ -445,6 +498,33 @@ def test_a_path_is_printed_in_one_piece(call: Call, tmp_path: Path) -> None:
     assert shlex.split(following) == ["Next:", "uepp", "train", "--data", str(data)]
 
 
+def commands(group: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """All commands below one, by what is typed."""
+    if not hasattr(group, "commands"):
+        return {path: group}
+    return {name: one for part, sub in group.commands.items() for name, one in commands(sub, (*path, part)).items()}
+
+
+def test_what_is_taken_without_an_option_is_in_the_help(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In help texts a bracket is a style: `[default: 0.2]` was taken for one, and not shown."""
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
+    found = []
+    for path, command in commands(typer.main.get_command(app)).items():
+        defaults = [
+            text for one in command.params for text in re.findall(r"\[default: [^]]+\]", getattr(one, "help", "") or "")
+        ]
+        if defaults:
+            code, out, _ = call(*path, "--help")
+            assert code == 0
+            shown = " ".join(re.sub("[│╭╰─╮╯]", " ", out).split())
+            for default in defaults:
+                assert default in shown
+            found += defaults
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "uepp" / "cli").glob("*.py"))
+    assert len(found) == source.count("[default: ") > 10, "all of them have been looked at"
+
+
 # How it starts
 
 
@@ -477,6 +557,17 @@ def test_a_bad_configuration_imports_nothing_heavy(call: Call) -> None:
     finished = fresh("-c", code)
     assert finished.stdout == "heavy: []\n"
     assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("0", "0"), ("2", "2")])
+def test_tensorflow_is_quiet_unless_somebody_wants_to_hear_it(own: str | None, expected: str) -> None:
+    """Where there is no GPU, level 2 opens each command with lines about CUDA errors."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {} if own is None else {"TF_CPP_MIN_LOG_LEVEL": own}
+    code = "import os, uepp; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert finished.stdout == f"{expected}\n"
 
 
 @pytest.mark.parametrize(("script", "option"), [("train.py", "--resume"), ("export.py", "--index")])

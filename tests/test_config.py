@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from uepp.config import INTERACTION_TYPES, Config, load_config, save_config, shipped_configs
+from uepp.config import INTERACTION_TYPES, Config, Given, load_config, save_config, shipped_configs
+from uepp.config.yaml_text import read_yaml
 from uepp.errors import InputError
 
 
@@ -144,6 +146,22 @@ def test_an_unknown_key_like_no_other_has_no_hint(tmp_path: Path) -> None:
         ("evaluation.recall_at=[10, 5]", "evaluation.recall_at", "[10, 5]", "increasing"),
         ("evaluation.recall_at=[0, 5]", "evaluation.recall_at", "[0, 5]", "at least 1"),
         ("data.train_end=yesterday", "data.train_end", "'yesterday'", "datetime"),
+        ("data.train_end=20240420", "data.train_end", "20240420", "2024-05-01T12:00:00Z) or none, not a number"),
+        ("data.train_end='20240420'", "data.train_end", "'20240420'", "not a number"),
+        ("data.train_end=1.7e9", "data.train_end", "1.7e9", "not a number"),
+        ("data.train_end=yes", "data.train_end", "True", "not true or false"),
+        ("training.max_steps=true", "training.max_steps", "True", "must be a whole number, not true or false"),
+        ("training.warmup_steps=off", "training.warmup_steps", "False", "must be a whole number"),
+        ("loss.temperature=yes", "loss.temperature", "True", "must be a number, not true or false"),
+        ("loss.power=true", "loss.power", "True", "must be 1 or 2, not true or false"),
+        ("negatives.num_in_batch=true", "negatives.num_in_batch", "True", "a whole number or none"),
+        ("negatives.uniform_weight=[true, 1]", "negatives.uniform_weight", "[True, 1]", "must be a list, not true"),
+        ("evaluation.recall_at=[true, 10]", "evaluation.recall_at", "[True, 10]", "must be a list, not true"),
+        ("data.path=no", "data.path", "False", "must be a text or none, not true or false"),
+        ("serving.cache=off", "serving.cache", "False", "must be 'features', 'user', 'layered' or 'none'"),
+        ("serving.min_similarity=yes", "serving.min_similarity", "True", "must be a number, 'auto' or none"),
+        ("training=true", "training", "True", "must be a mapping of settings"),
+        ("training.max_steps=none", "training.max_steps", "'none'", "integer"),
         ("training=5", "training", "5", "TrainingConfig"),
         ("loss.temperature=.inf", "loss.temperature", "inf", "finite"),
         ("training.dense_learning_rate=.inf", "training.dense_learning_rate", "inf", "finite"),
@@ -290,11 +308,137 @@ def test_round_trip(tmp_path: Path) -> None:
         assert saved["training"].keys() == one.training.model_dump().keys(), "every setting with its value"
 
 
+def optional_keys() -> list[str]:
+    """All settings that may be null, by pydantic's own judgement: null is accepted."""
+    found = []
+    for stage, field in Config.model_fields.items():
+        for name in type(field.default).model_fields:
+            problems: list[Any] = []
+            try:
+                type(field.default).model_validate({name: None})
+            except ValidationError as error:
+                problems = [problem for problem in error.errors() if problem["loc"] == (name,)]
+            found += [] if problems else [f"{stage}.{name}"]
+    return found
+
+
+@pytest.mark.parametrize("key", optional_keys())
+@pytest.mark.parametrize("word", ["none", "None", "NONE", "null", "~", "'none'"])
+def test_none_is_null(tmp_path: Path, key: str, word: str) -> None:
+    """As the documents write it; but a cache and a sampler have a choice of that name."""
+    stage, name = key.split(".")
+    expected = "none" if key in ("serving.cache", "relevance.sampler") else None
+    rest = ["relevance.sampler=vns"] if key == "relevance.bi_encoder" else []
+    source = write(tmp_path, f"{stage}: {{{name}: {word}}}\n")
+    for config in (load_config(source, rest), load_config(None, [*rest, f"{key}={word}"])):
+        assert getattr(getattr(config, stage), name) == expected
+
+
+def test_what_may_be_none() -> None:
+    keys = optional_keys()
+    assert {"data.path", "negatives.num_in_batch", "relevance.learning_rate", "serving.cache"} <= set(keys)
+    assert not {"training.max_steps", "graph.gradient", "features.groups"} & set(keys)
+
+
+@pytest.mark.parametrize("word", ["off", "no", "false", "'off'", "none", "OFF"])
+def test_no_threshold_at_all(tmp_path: Path, word: str) -> None:
+    """YAML's off is false, which pydantic takes for 0: half of all cosines would be cut off."""
+    setting = f"serving.min_similarity={word}"
+    assert load_config(None, ["serving.min_similarity=0.5", setting]).serving.min_similarity is None
+    assert load_config(write(tmp_path, f"serving: {{min_similarity: {word}}}")).serving.min_similarity is None
+    assert load_config(None, ["serving.min_similarity=0"]).serving.min_similarity == 0.0
+    assert load_config(None, ["serving.min_similarity=auto"]).serving.min_similarity == "auto"
+
+
+def test_days_and_times_are_taken() -> None:
+    for text in ("2024-04-20", "2024-04-20T00:00:00", "'2024-04-20'", "2024-04-20 00:00:00"):
+        moment = load_config(None, [f"data.train_end={text}"]).data.train_end
+        assert moment is not None
+        assert moment.replace(tzinfo=None) == datetime(2024, 4, 20)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     message = refused(str(tmp_path / "absent.yaml"))
-    assert message.startswith(f"{tmp_path / 'absent.yaml'}: no such configuration")
+    assert message.startswith(f"{tmp_path / 'absent.yaml'}: no such file")
     assert all(name in message for name in shipped_configs())
-    assert "no such configuration" in refused(str(tmp_path))
+    assert "no such file" in refused(str(tmp_path))
+    assert refused("dmo").startswith("dmo: no such configuration; give a YAML file or one of: ")
+
+
+def test_a_mistyped_path_is_not_a_shipped_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`my/experiments/base.yaml` that is not there was read as the shipped `base`."""
+    monkeypatch.chdir(tmp_path)
+    for source in ("my/experiments/base.yaml", "../base", str(tmp_path / "base.yaml"), "configs/base/base.yaml"):
+        assert refused(source).startswith(f"{source}: no such file")
+    expected = load_config("base")
+    assert expected != Config()
+    assert load_config("base.yaml") == load_config("configs/base.yaml") == expected
+    (tmp_path / "base.yaml").write_text("training: {max_steps: 7}")
+    assert load_config("base.yaml").training.max_steps == 7, "a file that is there comes first"
+
+
+def test_a_key_twice_is_refused(tmp_path: Path) -> None:
+    """YAML's loaders take the last: a whole `training:` block was dropped."""
+    source = write(tmp_path, "training:\n  max_steps: 5\nmodel:\n  token_dim: 4\ntraining:\n  seed: 2\n")
+    assert refused(source) == f"{source}: line 5: key training is there a second time"
+    source = write(tmp_path, 'training:\n  seed: 5\n  "seed": 4\n')
+    assert refused(source) == f"{source}: line 3: key seed is there a second time"
+    setting = "training={seed: 1, seed: 2}"
+    assert refused(None, [setting]) == f"--set {setting}: key seed is there a second time"
+
+
+def test_merged_keys_may_be_set_again(tmp_path: Path) -> None:
+    """Also where what is merged has been merged itself, on whatever level."""
+    text = "a: {b: &two {<<: &one {x: 1, y: 1}, y: 2}}\nc: {<<: *two, y: 3}\nd: {<<: [*two, *one], x: 4}\n"
+    expected = {"a": {"b": {"x": 1, "y": 2}}, "c": {"x": 1, "y": 3}, "d": {"x": 4, "y": 2}}
+    assert yaml.safe_load(text) == expected
+    (tmp_path / "merged.yaml").write_text(text)
+    assert read_yaml(tmp_path / "merged.yaml") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("2024-13-01", "2024-13-01 is no timestamp (month must be in 1..12)"),
+        ("2024-02-30T00:00:00", "2024-02-30T00:00:00 is no timestamp (day"),
+        ("!!bool perhaps", "perhaps is no bool"),
+        ("!!timestamp soon", "soon is no timestamp"),
+        ("!!int many", "many is no int"),
+    ],
+)
+def test_a_value_that_cannot_be(tmp_path: Path, value: str, problem: str) -> None:
+    """The loader let Python's own errors out."""
+    assert refused(None, [f"data.train_end={value}"]).startswith(f"--set data.train_end={value}: {problem}")
+    source = write(tmp_path, f"data:\n  train_end: {value}\n")
+    assert refused(source).startswith(f"{source}: line 2: {problem}")
+
+
+def test_the_message_names_what_brought_the_problem(tmp_path: Path) -> None:
+    """Not the file, where an option is wrong; not the option, where the file is."""
+    source = write(tmp_path, "training: {max_steps: 5}\nrelevance: {dim: 6, num_heads: 4}\n")
+    bad_file = f"{source}: relevance = "
+    assert refused(source).startswith(bad_file)
+    assert refused(source, ["training.seed=2"]).startswith(bad_file)
+    layers = Given("--layers", {"relevance": {"num_layers": 1}})
+    assert refused(source, ["relevance.seed=2"], given=[layers]).startswith(bad_file)
+
+    source = write(tmp_path, "training: {max_steps: 5}\nrelevance: {num_heads: 3, dim: 6}\n")
+    sampler = Given("--sampler", {"relevance": {"sampler": "bsns"}})
+    assert refused(source, given=[layers, sampler]).startswith("--sampler: relevance.sampler = 'bsns': ")
+    assert refused(source, given=[sampler, layers]).startswith("--sampler: relevance.sampler = 'bsns': ")
+    pair = refused(source, ["relevance.dim=8"], given=[layers])
+    assert pair.startswith("--set: relevance = "), "with the file alone 3 divides 6"
+    assert refused(source, ["trainin.seed=1"]).startswith("--set: unknown key trainin; did you mean training?")
+    typo = write(tmp_path, "trainin: {seed: 1}")
+    assert refused(typo, ["trainin.max_steps=1"]) == f"{typo}: unknown key trainin; did you mean training?"
+    source = write(tmp_path, "training: {max_steps: 5}")
+    changed = Given("mine.yaml: variant a", {"training": {"max_step": 5}})
+    assert refused(source, given=[changed]) == (
+        "mine.yaml: variant a: unknown key training.max_step; did you mean training.max_steps?"
+    )
+    assert load_config(
+        source, ["relevance.sampler=bsns"], given=[Given("--sampler", {"relevance": {"sampler": "vns"}})]
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,46 @@ def test_cells_are_variants_times_seeds_and_seed_by_seed(data: Path, tmp_path: P
     assert [cell.key for cell in some] == [cells[3].key]
 
 
+def refused(source: str, out: Path, data: Path, seeds: list[int]) -> str:
+    with pytest.raises(InputError) as caught:
+        study.cells_of(study.load_study(source), out, data, seeds, [])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_message_names_the_part_of_the_study_that_is_wrong(data: Path, tmp_path: Path) -> None:
+    """Not the configuration that it starts from, which nobody has touched."""
+    path = tmp_path / "s.yaml"
+    wrong = {"training": {"max_step": 5}}
+    hint = "unknown key training.max_step; did you mean training.max_steps?"
+    source = written(path, variants={"good": {}, "bad": wrong})
+    assert refused(source, tmp_path, data, []) == f"{path}: variant bad: {hint}"
+    source = written(path, variants={"v": {}}, settings=wrong)
+    assert refused(source, tmp_path, data, []) == f"{path}: settings: {hint}"
+    uses = {"model": {"product_encoders": ["text"]}, "text": {"encoder": "t5"}}
+    source = written(path, variants={"v": uses}, encoders={"t5": {"settings": {"pretraining": {"dims": 5}}}})
+    assert refused(source, tmp_path, data, []).startswith(f"{path}: encoders.t5: unknown key pretraining.dims")
+    source = written(path, variants={"v": {}}, seeds=[-1])
+    assert refused(source, tmp_path, data, []).startswith(f"{path}: seeds: training.seed = -1: ")
+    assert refused(source, tmp_path, data, [-2]).startswith("--seeds: training.seed = -2: ")
+
+
+def test_a_study_is_read_with_care(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant that is there twice was dropped; a mistyped path was read as the shipped study of that name."""
+    path = tmp_path / "s.yaml"
+    path.write_text("variants:\n  one: {loss: {power: 1}}\n  two: {}\n  one: {}\n")
+    with pytest.raises(InputError, match=r"s\.yaml: line 4: key one is there a second time$"):
+        study.load_study(str(path))
+    monkeypatch.chdir(tmp_path)
+    name = shipped_studies()[0]
+    mistyped = str(tmp_path / f"{name}.yaml")
+    with pytest.raises(InputError, match=f"^{mistyped}: no such file"):
+        study.load_study(mistyped)
+    assert (
+        study.load_study(f"configs/studies/{name}.yaml") == study.load_study(name) == study.load_study(f"{name}.yaml")
+    )
+
+
 def test_a_cell_is_known_by_what_it_is(data: Path, tmp_path: Path) -> None:
     """Two studies share it, whatever they call it; another place of the same data does not matter, other data does."""
     one = study.load_study(written(tmp_path / "one.yaml", variants={"a": {"loss": {"power": 1}}}, seeds=[1]))

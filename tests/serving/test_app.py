@@ -151,7 +151,9 @@ def test_the_threshold_is_a_setting_and_a_request_may_change_it(exports: Path) -
         ({"query": "a", "k": "ten"}, 422, "k 'ten': Input should be a valid integer"),
         ({"query": "a", "k": 990, "offset": 11}, 422, r"offset 11 \+ k 990: must be at most 1000 \(serving.max_res"),
         ({"query": "a", "offset": -1}, 422, "offset -1: Input should be greater"),
-        ({"query": "a", "kk": 3}, 422, "kk 3: Extra inputs are not permitted"),
+        ({"query": "a", "kk": 3}, 422, r"^unknown field kk; did you mean k\?$"),
+        ({"query": "a", "countri": "US"}, 422, r"^unknown field countri; did you mean country\?$"),
+        ({"query": "a", "zzzzqqqq": "US"}, 422, "^unknown field zzzzqqqq$"),
         ({"query": "a", "latitude": 1.0}, 422, "latitude and longitude: give both or neither"),
         ({"query": "a", "latitude": 91, "longitude": 0}, 422, "latitude 91: Input should be less than or equal to 90"),
         ({"query": "a", "min_similarity": 2}, 422, "min_similarity 2.0: must be between -1 and 1"),
@@ -169,6 +171,19 @@ def test_a_bad_request_is_answered_in_one_line(client: TestClient, body: Any, st
     assert got_status == status
     assert re.match(detail, got_detail), got_detail
     assert len(got_detail) < 250
+
+
+def test_an_unknown_field_in_the_address_has_a_hint_too(client: TestClient) -> None:
+    answer = client.get("/search", params={"query": "east", "countri": "US"})
+    assert problem(answer) == (422, "unknown field countri; did you mean country?")
+
+
+def test_an_unknown_field_of_a_reload_has_a_hint_of_its_own(exports: Path) -> None:
+    with served(exports / "old", may_reload=True) as client:
+        assert problem(client.post("/reload", json={"query": "a"})) == (422, "unknown field query")
+        assert problem(client.post("/reload", json={"anyrun": True})) == (
+            422, "unknown field anyrun; did you mean any_run?"
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -283,7 +298,17 @@ def test_what_takes_too_long_is_given_up(exports: Path, held: threading.Event) -
         held.set()
 
 
-def test_too_many_at_once_are_told_to_come_back(exports: Path, held: threading.Event) -> None:
+def test_too_many_at_once_are_told_to_come_back(
+    exports: Path, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, rank = threading.Event(), Searcher.rank
+
+    def telling(self: Searcher, questions: Any) -> Any:
+        if questions[0].features.query == "one":
+            begun.set()
+        return rank(self, questions)
+
+    monkeypatch.setattr(Searcher, "rank", telling)
     with served(exports / "old", max_waiting=1, max_batch=1) as client:
         answers: list[Any] = []
 
@@ -292,7 +317,9 @@ def test_too_many_at_once_are_told_to_come_back(exports: Path, held: threading.E
             thread.start()
             return thread
 
-        threads = [ask("one"), ask("two"), ask("three"), ask("four")]
+        threads = [ask("one")]
+        assert begun.wait(60), "else it would be the one that waits"
+        threads += [ask("two"), ask("three"), ask("four")]
         while len(answers) < 2:  # one is being answered, one waits
             threads[0].join(0.01)
         for answer in answers[:2]:
@@ -407,8 +434,11 @@ def test_only_known_hosts_are_served(exports: Path) -> None:
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://testserver", 200), ("http://evil.example", 403), ("null", 403), ("http://testserver.evil.example", 403)],
-)
+    [
+        ("http://testserver", 200), ("http://evil.example", 403), ("null", 403),
+        ("http://testserver.evil.example", 403), ("http://[", 403), ("http://[testserver", 403),
+    ],
+)  # fmt: skip
 def test_other_sites_pages_may_not_post(client: TestClient, origin: str, status: int) -> None:
     assert client.post("/reload", json={}, headers={"origin": origin}).status_code == status
 

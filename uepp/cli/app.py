@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 import uepp
-from uepp.config import Config, load_config, shipped_configs
+from uepp.config import Config, Given, load_config, shipped_configs
 from uepp.errors import InputError
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def resolve_run(
     resume: bool,
     *,
     prefix: str = "",
-    extra: dict[str, Any] | None = None,
+    given: Sequence[Given] = (),
 ) -> tuple[Config, Path]:
     """The configuration and the directory of a run that is to be started or continued.
 
@@ -104,15 +104,28 @@ def resolve_run(
         run: of --run; none: `runs/` with a name that has the configuration's and the time.
         resume: of --resume.
         prefix: of that name.
-        extra: stages that other options set.
+        given: what other options set.
     """
     if resume and run is None:
         raise InputError("--resume: give the run to continue with --run DIR")
     if resume and run is not None and (run / "config.yaml").is_file():
         config = str(run / "config.yaml")
-    given = {**(extra or {}), **({"data": {"path": str(data)}} if data is not None else {})}
-    resolved: Config = load_config(config, settings or (), given)
+    resolved: Config = load_config(config, settings or (), given=[*given, *given_by({"--data": ("data.path", data)})])
     return resolved, run or Path("runs") / f"{prefix}{Path(config).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def given_by(options: Mapping[str, tuple[str, Any]]) -> list[Given]:
+    """Settings that options stand for.
+
+    Args:
+        options: by name, the key of the setting and its value; none: the option was not given.
+    """
+    given = []
+    for option, (key, value) in options.items():
+        stage, name = key.split(".")
+        if value is not None:
+            given.append(Given(option, {stage: {name: str(value) if isinstance(value, Path) else value}}))
+    return given
 
 
 def say_stopped(command: str, run_dir: Path, step: int, max_steps: int) -> None:

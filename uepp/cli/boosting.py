@@ -14,11 +14,11 @@ from uepp.errors import InputError
 def boost(
     run: RunArgument,
     at: Annotated[
-        int | None, typer.Option("--at", metavar="K", help="Maximise Recall@K. [default: boosting.at, 100]")
+        int | None, typer.Option("--at", metavar="K", help="Maximise Recall@K. \\[default: boosting.at, 100]")
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option("--trials", metavar="N", help="Weightings to try, a fold. [default: boosting.num_trials, 40]"),
+        typer.Option("--trials", metavar="N", help="Weightings to try, a fold. \\[default: boosting.num_trials, 40]"),
     ] = None,
     max_boost: Annotated[
         float | None,
@@ -26,7 +26,7 @@ def boost(
             "--max-boost",
             metavar="SHARE",
             help="The most that quality may set two products apart, as a share of the similarity between the first "
-            "and the K-th product of a request. [default: boosting.max_boost, 0.5]",
+            "and the K-th product of a request. \\[default: boosting.max_boost, 0.5]",
         ),
     ] = None,
     off: Annotated[bool, typer.Option("--off", help="Take the boosting away again.")] = False,

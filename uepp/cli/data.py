@@ -39,7 +39,7 @@ def import_data(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New data set directory.")],
     eval_fraction: Annotated[
         float | None,
-        typer.Option("--eval-fraction", help="Share of queries kept for evaluation (home-depot). [default: 0.2]"),
+        typer.Option("--eval-fraction", help="Share of queries kept for evaluation (home-depot). \\[default: 0.2]"),
     ] = None,
 ) -> None:
     """Turn a public data set into uepp's tables; states its licence and the protocol."""

@@ -38,8 +38,8 @@ def evaluate(
             "bm25_plain, bm25_title (the title only), bm25_expanded (where a model generated queries), random_walk, "
             "category_popularity, own_history, popularity, fusion (of the run and bm25), uepp_boost (where the run is "
             "boosted), uepp_rerank (where it has a ranker), uepp_query and uepp_place (told less of who asks). "
-            "[default: all but bm25_title, popularity, fusion, uepp_query and uepp_place, as far as the data have what "
-            "they need]",
+            "\\[default: all but bm25_title, popularity, fusion, uepp_query and uepp_place, as far as the data have "
+            "what they need]",
         ),
     ] = None,
     metrics: Annotated[
@@ -77,7 +77,7 @@ def study(
     ],
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Data set. [default: the configuration's, or a marketplace]"),
+        typer.Option("--data", metavar="DIR", help="Data set. \\[default: the configuration's, or a marketplace]"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
         "studies"

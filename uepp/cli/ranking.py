@@ -33,7 +33,7 @@ def rank(
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option("--top", metavar="K", help="Products of a list that are ranked. [default: ranker.top, 50]"),
+        typer.Option("--top", metavar="K", help="Products of a list that are ranked. \\[default: ranker.top, 50]"),
     ] = None,
     off: Annotated[bool, typer.Option("--off", help="Take the run's ranker away again.")] = False,
     as_json: JsonOption = False,

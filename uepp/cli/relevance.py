@@ -16,6 +16,7 @@ from uepp.cli.app import (
     ResumeOption,
     SetOption,
     app,
+    given_by,
     print_json,
     progress_console,
     resolve_run,
@@ -25,7 +26,7 @@ from uepp.cli.app import (
     verbosity,
     working,
 )
-from uepp.config import SAMPLER_NAMES, load_config
+from uepp.config import SAMPLER_NAMES, Given, load_config
 from uepp.errors import InputError
 
 relevance_app = typer.Typer(
@@ -81,14 +82,14 @@ def sts(
             "--pool-size",
             metavar="N,…",
             help="Labelled pairs whose second sentences are candidates; as many as relevance.batch_size: the paper's "
-            "in-batch sampling. [default: relevance.pool_size, 256]",
+            "in-batch sampling. \\[default: relevance.pool_size, 256]",
         ),
     ] = None,
     encoder: EncoderOption = None,
     layers: LayersOption = None,
     bi_encoder: BiEncoderOption = None,
     config: Annotated[
-        str | None, typer.Option("--config", metavar="CONFIG", help="YAML file with relevance.* [default: defaults]")
+        str | None, typer.Option("--config", metavar="CONFIG", help="YAML file with relevance.* \\[default: defaults]")
     ] = None,
     settings: SetOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
@@ -105,7 +106,7 @@ def sts(
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: must be one of {', '.join(SPLITS)}")
-    resolved = load_config(config, settings or (), _given(encoder, layers, bi_encoder))
+    resolved = load_config(config, settings or (), given=_given(encoder, layers, bi_encoder))
     pools = [resolved.relevance.pool_size] if pool_size is None else _numbers("--pool-size", pool_size)
     for size in pools:
         if size < resolved.relevance.batch_size:
@@ -140,7 +141,7 @@ def train(
     data: DataOption = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/relevance-CONFIG-DATE-TIME]"),
+        typer.Option("--run", metavar="DIR", help="Run directory. \\[default: runs/relevance-CONFIG-DATE-TIME]"),
     ] = None,
     encoder: EncoderOption = None,
     layers: LayersOption = None,
@@ -157,10 +158,8 @@ def train(
     truth then judges the products that were displayed most. The run holds pairs.parquet, checkpoints/, metrics.json
     and cross_encoder/, a SavedModel that scores strings.
     """
-    extra = _given(encoder, layers, bi_encoder)
-    if sampler is not None:
-        extra["relevance"]["sampler"] = sampler
-    resolved, run_dir = resolve_run(config, settings, data, run, resume, prefix="relevance-", extra=extra)
+    given = [*_given(encoder, layers, bi_encoder), *given_by({"--sampler": ("relevance.sampler", sampler)})]
+    resolved, run_dir = resolve_run(config, settings, data, run, resume, prefix="relevance-", given=given)
     with working():
         from uepp.pipeline.relevance import train_relevance
 
@@ -171,7 +170,8 @@ def train(
     _show(ended.metrics, as_json)
     if not as_json:
         say("\nRun: ", (str(run_dir), "bold"), "   (metrics.json, pairs.parquet, checkpoints/, logs/, cross_encoder/)")
-        say("Next: ", (shlex.join(["uepp", "relevance", "cases", str(run_dir)]), "bold"))
+        seen = [] if resolved.relevance.bi_encoder else ["--samplers", "vns"]  # the others look at similarities
+        say("Next: ", (shlex.join(["uepp", "relevance", "cases", str(run_dir), *seen]), "bold"))
 
 
 @relevance_app.command()
@@ -209,7 +209,7 @@ def cases(
     ] = "2,4,8",
     pool_size: Annotated[
         str | None,
-        typer.Option("--pool-size", metavar="N,…", help="Pools of the shares. [default: relevance.pool_size]"),
+        typer.Option("--pool-size", metavar="N,…", help="Pools of the shares. \\[default: relevance.pool_size]"),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps whose negatives are counted.")] = 50,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many draws of them, from relevance.seed on.")] = 1,
@@ -230,7 +230,8 @@ def cases(
     pools = [] if pool_size is None else _numbers("--pool-size", pool_size)
     config = None
     if data is not None:
-        config = load_config(None, settings or (), {**_given(None, None, bi_encoder), "data": {"path": str(data)}})
+        given = [*_given(None, None, bi_encoder), *given_by({"--data": ("data.path", data)})]
+        config = load_config(None, settings or (), given=given)
     with working():
         from uepp.pipeline.relevance_cases import cases as find
 
@@ -306,16 +307,15 @@ def _figure(mean: float | None, spread: float | None) -> str:
     return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
 
 
-def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> dict[str, Any]:
+def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> list[Given]:
     """Settings that options stand for."""
-    given: dict[str, Any] = {}
-    if encoder is not None:
-        given["encoder"] = None if encoder == "scratch" else encoder
-    if layers is not None:
-        given["num_layers"] = layers
-    if bi_encoder is not None:
-        given["bi_encoder"] = bi_encoder
-    return {"relevance": given}
+    return given_by(
+        {
+            "--encoder": ("relevance.encoder", "none" if encoder == "scratch" else encoder),
+            "--layers": ("relevance.num_layers", layers),
+            "--bi-encoder": ("relevance.bi_encoder", bi_encoder),
+        }
+    )
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -16,7 +16,7 @@ def report(
         typer.Option("--study", metavar="DIR", help="Results of a study, put beside the paper's. Repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The page. [default: RUN/report.html]")
+        Path | None, typer.Option("--out", metavar="FILE", help="The page. \\[default: RUN/report.html]")
     ] = None,
 ) -> None:
     """A page that says how much better than BM25, for whom, how sure, and at what cost; with examples, good and bad."""

@@ -20,7 +20,7 @@ def export(
             "--index",
             metavar="SPEC",
             help=f"{', '.join(FAMILIES)}, with parameters where wanted: hnsw:neighbors=32,ef_search=256; or auto: what "
-            "uepp tune chose, else by the number of products. [default: export.index]",
+            "uepp tune chose, else by the number of products. \\[default: export.index]",
         ),
     ] = None,
     data: Annotated[
@@ -66,11 +66,11 @@ def tune(
     ] = 20.0,
     at: Annotated[
         int | None,
-        typer.Option("--at", metavar="K", help="Results that have to be found. [default: serving.depth, 200]"),
+        typer.Option("--at", metavar="K", help="Results that have to be found. \\[default: serving.depth, 200]"),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Operating points measured, earlier calls' too.")] = 60,
     families: Annotated[
-        str | None, typer.Option("--families", metavar="A,B", help=f"Of {', '.join(FAMILIES)}. [default: all]")
+        str | None, typer.Option("--families", metavar="A,B", help=f"Of {', '.join(FAMILIES)}. \\[default: all]")
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="Begin no trial after so many; the choice follows.")

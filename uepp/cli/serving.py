@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uepp.cli.app import JsonOption, RunArgument, SetOption, app, print_json, progress_console, say, working
+from uepp.cli.app import JsonOption, RunArgument, SetOption, app, given_by, print_json, progress_console, say, working
 from uepp.config import load_config
 from uepp.errors import InputError
 
@@ -64,7 +64,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0: any that is free.")] = 8080,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", metavar="FILE", help="Bearer token that requests need. [default: UEPP_TOKEN]"),
+        typer.Option("--token-file", metavar="FILE", help="Bearer token that requests need. \\[default: UEPP_TOKEN]"),
     ] = None,
     cache: Annotated[
         str | None, typer.Option("--cache", metavar="KEY", help="features, user, layered or none (serving.cache).")
@@ -77,8 +77,13 @@ def serve(
     set_: SetOption = None,
 ) -> None:
     """Serve a run: a JSON API, a page to try it on, metrics. SIGHUP takes up a new export, SIGTERM ends it."""
-    given = {"cache": cache, "max_batch": max_batch, "page": False if no_page else None}
-    extra = {"serving": {key: value for key, value in given.items() if value is not None}}
+    given = given_by(
+        {
+            "--cache": ("serving.cache", cache),
+            "--max-batch": ("serving.max_batch", max_batch),
+            "--no-page": ("serving.page", False if no_page else None),
+        }
+    )
     for override in set_ or []:
         if not override.startswith("serving."):
             raise InputError(f"--set {override}: a server has the serving settings only")
@@ -89,7 +94,7 @@ def serve(
         from uepp.retrieval.export import check_is_run
 
         check_is_run(run)
-        settings = load_config(str(run / "config.yaml"), set_ or [], extra).serving
+        settings = load_config(str(run / "config.yaml"), set_ or [], given=given).serving
         try:
             from uepp.serving import server
         except ModuleNotFoundError as error:

@@ -38,7 +38,7 @@ def train(
     settings: SetOption = None,
     data: DataOption = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/CONFIG-DATE-TIME]")
+        Path | None, typer.Option("--run", metavar="DIR", help="Run directory. \\[default: runs/CONFIG-DATE-TIME]")
     ] = None,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
@@ -70,7 +70,7 @@ def pretrain(
     data: DataOption = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="Run directory. [default: runs/pretrain-CONFIG-DATE-TIME]"),
+        typer.Option("--run", metavar="DIR", help="Run directory. \\[default: runs/pretrain-CONFIG-DATE-TIME]"),
     ] = None,
     source: Annotated[
         str | None,

@@ -1,50 +1,63 @@
 """Configurations as files: found, read, merged with what the command line sets, explained, written."""
 
+import copy
 import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from uepp.config.run import Config
+from uepp.config.yaml_text import parse_yaml, read_yaml
 from uepp.errors import InputError
 
 
+class Given(NamedTuple):
+    """Settings that come from elsewhere than the configuration's file.
+
+    Attributes:
+        origin: what a message names when they are wrong: an option, a study and its variant.
+        settings: nested.
+    """
+
+    origin: str
+    settings: dict[str, Any]
+
+
 def load_config(
-    source: str | None = None, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    extra: dict[str, Any] | None = None,
+    given: Sequence[Given] = (),
 ) -> Config:
     """Read a configuration.
 
     Args:
         source: path of a YAML file, or the name of a shipped one (`demo`, `base`, …); none: all defaults.
         overrides: `key.path=value` strings, the value in YAML; they win over the file.
-        extra: nested settings that win over both (what command-line options set).
+        extra: nested settings that win over both.
+        given: the same with a name for messages, what command-line options and studies set; the later ones win.
 
     Raises:
-        InputError: unreadable file, unknown key (with the nearest valid one), or a value out of range.
+        InputError: unreadable file, unknown key (with the nearest valid one), or a value out of range; it names where
+            that comes from.
     """
-    name, settings = ("defaults", {}) if source is None else _read_yaml(_locate(source))
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise InputError(f"--set {override}: expected key.path=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {override}: the value is not valid YAML") from None
-        _set_path(settings, key.split("."), value, f"--set {override}")
-    settings = merge_settings(settings, extra or {})
+    name, settings = ("defaults", {}) if source is None else _read_file(locate(source, "configuration"))
+    layers = [Given(name, settings)]
+    if overrides:
+        layers.append(Given("--set", _with_overrides(settings, overrides)))
+    for layer in (Given(name, extra or {}), *given):
+        layers.append(Given(layer.origin, merge_settings(layers[-1].settings, layer.settings)))
     try:
-        return Config.model_validate(settings)
+        return Config.model_validate(layers[-1].settings)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        given = [override.partition("=")[0] for override in overrides]
-        is_override = any(key == path or key.startswith(f"{path}.") or path.startswith(f"{key}.") for path in given)
-        raise InputError(f"{'--set' if is_override else name}: {_explain(key, problem)}") from None
+        # The first settings to have that problem brought it, whichever keys they set: it may be a pair that is wrong.
+        origin = next(layer.origin for layer in layers if _identity(problem) in _problems(layer.settings))
+        raise InputError(f"{origin}: {_explain('.'.join(map(str, problem['loc'])), problem)}") from None
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -66,25 +79,46 @@ def shipped_studies() -> list[str]:
     return sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def _locate(source: str) -> Path:
+def locate(source: str, kind: Literal["configuration", "study"]) -> Path:
+    """The file that is meant: one that is there, else the shipped one of that name.
+
+    Args:
+        source: path of a file; or `NAME`, `NAME.yaml`, or the path of a shipped file in a clone of the project.
+        kind: of what.
+
+    Raises:
+        InputError: neither; a path of one's own that is mistyped is not taken for the shipped file of that name.
+    """
     path = Path(source)
     if path.is_file():
         return path
-    name = path.name.removesuffix(".yaml")
-    if name in shipped_configs():
-        return Path(str(resources.files("uepp.configs") / f"{name}.yaml"))
-    raise InputError(f"{source}: no such configuration; give a YAML file or one of: {', '.join(shipped_configs())}")
+    names, folder = (
+        (shipped_configs(), "configs") if kind == "configuration" else (shipped_studies(), "configs/studies")
+    )
+    for name in names:
+        if source in (name, f"{name}.yaml", f"{folder}/{name}.yaml"):
+            return Path(str(resources.files("uepp.configs"))).joinpath(*folder.split("/")[1:], f"{name}.yaml")
+    missing = "no such file" if len(path.parts) > 1 or path.suffix else f"no such {kind}"
+    raise InputError(f"{source}: {missing}; give a YAML file or one of: {', '.join(names)}")
 
 
-def _read_yaml(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
+    settings = read_yaml(path) or {}
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected a mapping of stages to settings, got {type(settings).__name__}")
     # A stage whose settings are all commented out reads as null.
     return str(path), {stage: {} if value is None else value for stage, value in settings.items()}
+
+
+def _with_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    settings = copy.deepcopy(settings)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise InputError(f"--set {override}: expected key.path=value")
+        value = parse_yaml(text, f"--set {override}")
+        _set_path(settings, key.split("."), value, f"--set {override}")
+    return settings
 
 
 def _set_path(settings: dict[str, Any], path: list[str], value: Any, where: str) -> None:
@@ -105,6 +139,21 @@ def merge_settings(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
             else value
         )
     return merged
+
+
+def _problems(settings: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What all is wrong with settings."""
+    try:
+        Config.model_validate(settings)
+    except ValidationError as error:
+        return [_identity(problem) for problem in error.errors()]
+    return []
+
+
+def _identity(problem: Any) -> tuple[str, ...]:
+    """By which a problem is found again where further settings are merged in."""
+    value = "" if isinstance(problem["input"], dict) else repr(problem["input"])  # others may be merged into it
+    return (repr(problem["loc"]), problem["msg"], value)
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

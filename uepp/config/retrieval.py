@@ -1,6 +1,6 @@
 """The export, its boosting, the service and the evaluation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -50,6 +50,8 @@ class BoostingConfig(Stage):
 class ServingConfig(Stage):
     """Search as a service (UEPPR V); none of it changes what was trained."""
 
+    may_be_off: ClassVar[frozenset[str]] = frozenset({"min_similarity"})
+
     depth: int = Field(
         200, ge=1, description="products that are ranked and cached for a request, at least (with fusion 1,000)"
     )
@@ -57,7 +59,7 @@ class ServingConfig(Stage):
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
         None,
         description="products the towers find below it are left out, whatever their boost; "
-        "auto: loss.threshold_negative; none: all stay",
+        "auto: loss.threshold_negative; none or off: all stay",
     )
     cache: Literal["features", "user", "layered", "none"] = Field(
         "features",

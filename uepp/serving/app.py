@@ -1,6 +1,7 @@
 """The server's interface: JSON over HTTP, the page, metrics."""
 
 import asyncio
+import difflib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -273,9 +274,10 @@ def _explain_problems(app: FastAPI, timeout_seconds: float) -> None:
         return problem(422, str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def bad_request(_: Request, error: RequestValidationError) -> Response:
+    async def bad_request(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return problem(400 if first["type"] == "json_invalid" else 422, _in_words(first))
+        asked = schemas.ReloadRequest if request.url.path == "/reload" else schemas.SearchRequest
+        return problem(400 if first["type"] == "json_invalid" else 422, _in_words(first, asked.model_fields))
 
     @app.exception_handler(UnavailableError)
     async def unavailable(_: Request, error: UnavailableError) -> Response:
@@ -294,8 +296,13 @@ def _explain_problems(app: FastAPI, timeout_seconds: float) -> None:
         return problem(409, str(error))
 
 
-def _in_words(problem: Any) -> str:
-    """What pydantic found: field, value received, what is allowed."""
+def _in_words(problem: Any, fields: Collection[str] = ()) -> str:
+    """What pydantic found: field, value received, what is allowed.
+
+    Args:
+        problem: of a validation.
+        fields: that a request may have.
+    """
     field = ".".join(str(part) for part in problem["loc"][1:]) or "body"
     if problem["type"] == "json_invalid":
         return f"body: not JSON ({problem.get('ctx', {}).get('error', problem['msg'])})"
@@ -303,5 +310,8 @@ def _in_words(problem: Any) -> str:
         return "body: send JSON, with the header content-type: application/json"
     if problem["type"] == "missing":
         return f"{field}: {problem['msg']}"
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(field, fields, n=1)
+        return f"unknown field {field[:80]}" + (f"; did you mean {nearest[0]}?" if nearest else "")
     given = repr(problem.get("input"))
     return f"{field} {given if len(given) <= 80 else given[:80] + '…'}: {problem['msg']}"

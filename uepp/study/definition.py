@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 import uepp
 from uepp.artifacts import MANIFEST, file_digests, fingerprint, read_json, sha256
-from uepp.config import Config, load_config, merge_settings, shipped_studies
+from uepp.config import Config, Given, load_config, locate, merge_settings, read_yaml
 from uepp.data.schema import read_dataset_facts
 from uepp.errors import InputError
 from uepp.evaluation.systems import check_opponents
@@ -63,6 +61,11 @@ class Study(BaseModel):
     columns: dict[str, tuple[str, str]] = Field(default_factory=dict)
     encoders: dict[str, EncoderSource] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    _file: str = PrivateAttr("study")
+
+    def says(self, part: str, settings: dict[str, Any]) -> Given:
+        """Settings of a part of the file, which messages then name."""
+        return Given(f"{self._file}: {part}", settings)
 
 
 class Cell(NamedTuple):
@@ -119,20 +122,14 @@ def load_study(source: str) -> Study:
     Raises:
         InputError: no such study, not YAML, an unknown key or a wrong value.
     """
-    path = Path(source)
-    if not path.is_file():
-        name = path.name.removesuffix(".yaml")
-        if name not in shipped_studies():
-            raise InputError(f"{source}: no such study; give a YAML file or one of: {', '.join(shipped_studies())}")
-        path = Path(str(resources.files("uepp.configs") / "studies" / f"{name}.yaml"))
+    path = locate(source, "study")
     try:
-        study = Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        study = Study.model_validate(read_yaml(path))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{path}: {key}: {problem['msg']}; got {str(problem['input'])[:80]}") from None
+    study._file = str(path)
     check_opponents(study.against, f"{path}: against:")
     for name in study.against:
         if name in _OF_A_RUN:
@@ -160,7 +157,8 @@ def encoders_of(
     for name, encoder in study.encoders.items():
         if name not in used:
             continue
-        config = _placed(study.config, merge_settings(study.settings, encoder.settings), out, data)
+        given = [study.says("settings", study.settings), study.says(f"encoders.{name}", encoder.settings)]
+        config = _placed(study.config, given, out, data)
         made_of = config.model_dump(mode="json", include={"pretraining", "text", "data"})
         del made_of["data"]["path"]
         is_folder = encoder.source is not None and Path(encoder.source).is_dir()
@@ -196,12 +194,13 @@ def cells_of(
     cells = []
     for seed in seeds or study.seeds:
         for name in _chosen(study, variants):
-            base, settings = _settings_of(study, name)
+            base, given = _settings_of(study, name)
             encoder = encoders.get(_encoder_name(study, name) or "")
             if encoder is not None:
-                settings = merge_settings(settings, {"text": {"encoder": str(encoder.path(out))}})
-            settings = merge_settings(settings, {"training": {"seed": seed}})
-            config = _placed(base, settings, out, data)
+                given.append(study.says(f"variant {name}", {"text": {"encoder": str(encoder.path(out))}}))
+            seeded = {"training": {"seed": seed}}
+            given.append(Given("--seeds", seeded) if seeds else study.says("seeds", seeded))
+            config = _placed(base, given, out, data)
             key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
             also = tuple(system for system in study.also if system != "bm25_expanded" or _has_written(encoder))
             cells.append(Cell(name, seed, config, digests.of(config), key, also))
@@ -238,10 +237,11 @@ def _chosen(study: Study, variants: Sequence[str]) -> list[str]:
     return list(variants or study.variants)
 
 
-def _settings_of(study: Study, variant: str) -> tuple[str, dict[str, Any]]:
+def _settings_of(study: Study, variant: str) -> tuple[str, list[Given]]:
     """The configuration that a variant starts from, and what changes of it."""
     changes = dict(study.variants[variant])
-    return changes.pop("config", study.config), merge_settings(study.settings, changes)
+    base = changes.pop("config", study.config)
+    return base, [study.says("settings", study.settings), study.says(f"variant {variant}", changes)]
 
 
 def _encoder_name(study: Study, variant: str) -> str | None:
@@ -260,15 +260,15 @@ def _has_data(study: Study, variant: str, out: Path, data: Path | None) -> bool:
     """Whether a variant's data are there, generated or not."""
     if data is not None:
         return True
-    base, settings = _settings_of(study, variant)
-    return data_path(load_config(base, extra=settings), out / "cell").is_dir()
+    base, given = _settings_of(study, variant)
+    return data_path(load_config(base, given=given), out / "cell").is_dir()
 
 
-def _placed(config: str, settings: dict[str, Any], out: Path, data: Path | None) -> Config:
+def _placed(config: str, given: Sequence[Given], out: Path, data: Path | None) -> Config:
     """A configuration whose `data.path` is where the data are; cells are evaluated exactly, so no index is built."""
     if data is not None:
-        settings = merge_settings(settings, {"data": {"path": str(data)}})
-    resolved = load_config(config, extra=settings)
+        given = [*given, Given("--data", {"data": {"path": str(data)}})]
+    resolved = load_config(config, given=given)
     directory = data_directory(resolved, out / "cell")
     changes = {
         "data": resolved.data.model_copy(update={"path": str(directory)}),
