@@ -63,6 +63,18 @@ def test_the_most_purchased_query_wins_then_carts_clicks_and_text(tmp_path: Path
         assert found.keys() == set(IDS)
 
 
+def test_spellings_of_a_query_are_counted_together(tmp_path: Path) -> None:
+    """As in the graph and in splits: "Red Mug" 2 and "red mug" 2 are more than "cup" 3."""
+    product = next(name for name in IDS if name not in held_out_by_hand(0.3))
+    edges = [("red mug", product, 0, 0, 2), ("Red Mug", product, 1, 0, 2), ("cup", product, 0, 0, 3),
+             ("Red  mug!", product, 0, 9, 0), ("?!", product, 0, 0, 1), ("Cup", product, 0, 1, 0)]  # fmt: skip
+    for number, expected in ((1, ["Red Mug"]), (3, ["Red Mug", "cup", "?!"])):
+        assert by_product(load(tmp_path, edges + fill(product), queries_per_product=number))[product] == expected
+    even = [("Cup", product, 0, 0, 1), ("cup", product, 0, 0, 1), ("mug", product, 0, 2, 2), ("Mug", product, 3, 0, 0)]
+    found = by_product(load(tmp_path, even + fill(product), queries_per_product=3))[product]
+    assert found == ["mug", "Cup"], "ties go by carts, clicks and text"
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(

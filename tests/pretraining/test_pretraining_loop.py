@@ -104,7 +104,7 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def test_two_replicas_learn_what_one_learns(tmp_path: Path) -> None:
-    """Without dropout, which each replica draws for its own rows."""
+    """Without dropout, which each replica draws for its own rows (`test_dropout.py`)."""
     settings = {"dropout": 0.0, "max_steps": 12, "evaluate_every_steps": 4}
     (two,) = finished(start({"run_dir": str(tmp_path / "two"), "replicas": 2, **settings}))
     one = small_t5.train(str(tmp_path / "one"), **settings)
@@ -121,6 +121,24 @@ def test_training_ends_when_nothing_gets_better(tmp_path: Path) -> None:
     assert result["step"] == result["best_step"] + 8 < 400
     again = small_t5.train(str(tmp_path), resume=True, **settings)
     assert again == result, "it has ended; nothing more is done"
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    """No evaluation was the best one, so the random start was exported."""
+    settings = {"learning_rate": 1e30, "max_gradient_norm": 1e30, "warmup_steps": 0}
+    message = r"step 10: the loss is nan, .*start a new one with pretraining.learning_rate below 1e\+30"
+    with pytest.raises(InputError, match=message):
+        small_t5.train(str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_perplexity_that_is_no_number_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    """The last step's harm shows in no loss; an infinite perplexity was cut to a number, and so the best one."""
+    monkeypatch.setattr(loop, "_losses_function", lambda _: lambda products, queries: tf.fill([len(products)], loss))
+    with pytest.raises(InputError, match=rf"step 1: the held-out perplexity is {loss}, .*learning_rate below 0.01"):
+        small_t5.train(str(tmp_path), max_steps=1)
 
 
 def test_sigterm_saves_and_says_so(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`uepp relevance`: the grid on STS-B and its JSON, a run from grades to measures, cases, and what is refused."""
 
+import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow as tf
 import text_encoders
 from commands import Call
 
-from uepp.artifacts import check_manifest, read_json
+from uepp.artifacts import check_manifest, read_json, write_json
 from uepp.data.marketplace import generate
 from uepp.relevance.bi_encoder import trained_on
 from uepp.relevance.measures import pair_auroc
@@ -252,6 +253,9 @@ def test_towers_were_trained_on_the_queries_of_their_graph(tmp_path: Path) -> No
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
     pq.write_table(pa.table({"query": ["red lamp", "red lamp", "mug"]}), export / "graph.parquet")
+    pq.write_table(pa.table({"query": ["lamp", "mug"], "count": [1, 2]}), export / "query_counts.parquet")
+    write_json(export / "windows.json", {"graph_start": "2024-01-01T00:00:00+00:00", "examples_start": "2024-01-01"
+        "T00:00:00+00:00"})  # fmt: skip
     found = trained_on(str(tmp_path / "run"), ["Red  LAMP ", "lamp", "mug"])
     assert found is not None
     assert found.tolist() == [True, False, True]
@@ -259,6 +263,20 @@ def test_towers_were_trained_on_the_queries_of_their_graph(tmp_path: Path) -> No
     nothing = trained_on("minilm", ["mug"])
     assert nothing is not None
     assert not nothing.any()
+
+
+def test_towers_were_trained_on_the_queries_of_a_longer_window_than_their_graphs_too(tmp_path: Path) -> None:
+    """Examples of the days before the graph's first one were taken for new queries."""
+    export = tmp_path / "export"
+    export.mkdir()
+    pq.write_table(pa.table({"query": ["red lamp"]}), export / "graph.parquet")
+    pq.write_table(pa.table({"query": ["red lamp", "Blue mug!"], "count": [1, 2]}), export / "query_counts.parquet")
+    for start, is_known in (("2024-01-02", True), ("2024-01-01", False)):
+        windows = {"graph_start": f"{start}T00:00:00+00:00", "examples_start": "2024-01-01T00:00:00+00:00"}
+        write_json(export / "windows.json", windows)
+        found = trained_on(str(tmp_path), ["red lamp", "blue mug", "ring"])
+        assert found is not None
+        assert found.tolist() == [True, is_known, False]
 
 
 def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:
@@ -315,6 +333,48 @@ def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: P
     assert "± standard deviation over 3 seeds" in shown
     assert f"{over[1]['share']:.3f} ± {over[1]['share_std']:.3f}" in shown
     assert {path.name for path in tmp_path.iterdir()} == {"market"}, "nothing is written"
+
+
+def test_what_comes_next_works_without_a_bi_encoder(grades: Path, tmp_path: Path, call: Call) -> None:
+    """The command that was printed ended in "looks at similarities; relevance.bi_encoder is none"."""
+    run = tmp_path / "run"
+    arguments = ["--sampler", "cet", "--set", "relevance.bi_encoder=null", "--run", run, "--data", grades]
+    done = call("relevance", "train", *arguments, *options(max_steps=1, seed=2**32 - 1))  # the observer's seed is above
+    assert done.code == 0
+    printed = done.out.replace("\n", " ").split("Next: uepp ")[1].split()
+    assert call(*printed).code == 0
+
+
+def test_a_cell_without_a_correlation_is_json_all_the_same(sts: Path, tmp_path: Path, call: Call) -> None:
+    """It held NaN, which only Python reads."""
+    shutil.copy(sts / "sts-train.csv", tmp_path)
+    lines = [line.split("\t") for line in (sts / "sts-dev.csv").read_text().splitlines()]
+    same = ["\t".join([*line[:4], "4.0", *line[5:]]) for line in lines]
+    (tmp_path / "sts-dev.csv").write_text("\n".join(same) + "\n")
+    arguments = ["relevance", "sts", tmp_path, "--samplers", "none", "--out", tmp_path / "out", *options(max_steps=1)]
+    assert call(*arguments, "--json").json["rows"][0]["pearson"] is None
+    (cell,) = (tmp_path / "out").glob("cells/*/metrics.json")
+    assert json.loads(cell.read_text(), parse_constant=pytest.fail)["pearson"] is None
+    assert call(*arguments, "--json").json["rows"][0]["spearman"] is None
+
+
+def test_a_cell_that_diverges_is_not_kept(sts: Path, tmp_path: Path, call: Call) -> None:
+    diverging = options(learning_rate=1e30, max_gradient_norm=1e30, warmup_steps=0)
+    refused = call("relevance", "sts", sts, "--samplers", "none", "--out", tmp_path, *diverging).error
+    assert "start a new one with relevance.learning_rate below 1e+30" in refused
+    assert not list(tmp_path.glob("cells/*/metrics.json"))
+
+
+def test_what_no_cell_can_have_is_refused_in_one_line(sts: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "file").write_text("")
+    no_eyes = options(sampler="vns", bi_encoder="null")
+    for arguments, message in (
+        (["--samplers", "none,bhns", *no_eyes], "--samplers bhns: looks at similarities; relevance.bi_encoder is none"),
+        (["--samplers", "none", *options(seed=2**32 - 1), "--seeds", "2"], "--seeds 2: from relevance.seed = 42949672"),
+        (["--samplers", "none", *options(), "--out", tmp_path / "file"], "file is a file; give a directory"),
+        (["--samplers", "none", *options(), "--out", tmp_path / "file" / "sts"], "file is a file; give a directory"),
+    ):
+        assert message in call("relevance", "sts", sts, *arguments).error
 
 
 @pytest.mark.parametrize(

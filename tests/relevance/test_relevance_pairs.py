@@ -211,13 +211,36 @@ def test_a_sentence_and_what_it_was_graded_with_are_no_negatives_of_each_other(t
     pairs = read_sts(tmp_path, "train")
     query, product = known_beside(pairs)
     known = {(pairs.queries[q], pairs.products[p]) for q, p in zip(query, product, strict=True)}
-    assert known == {(one, one) for one in "abd"} | {("b", "a"), ("d", "a"), ("a", "d")}, "c is no query: no (c, b)"
+    assert known == {(one, one) for one in "abd"} | {("b", "a")}, "c is no query; (a, d) and (d, a) are graded"
     labelled = LabelledPairs(
         pairs.query, pairs.product, pairs.grades / 5, np.eye(3), np.eye(4, 3), also_known=(query, product)
     )
     pool = draw_pool(labelled, np.arange(4), 4, 1)
     candidates = {(pairs.queries[q], pairs.products[p]) for q, p in np.argwhere(pool.is_candidate)}
     assert candidates == {("a", "c"), ("b", "d"), ("d", "b"), ("d", "c")}
+
+
+def test_a_sentence_in_another_spelling_is_no_negative_of_itself(tmp_path: Path) -> None:
+    """Raw texts were compared: "A dog runs." was sampled as a negative of "a dog runs", with the label 0."""
+    first = ["A dog runs.", "a dog runs", "Cafés open", "no"]
+    second = ["It rains", "a Dog runs!", "cafes open?", "it rains."]
+    lines = [sts_line(grade, *texts) for grade, *texts in zip("4150", first, second, strict=True)]
+    (tmp_path / "sts-train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pairs = read_sts(tmp_path, "train")
+    found = {(pairs.queries[q], pairs.products[p]) for q, p in zip(*known_beside(pairs), strict=True)}
+    meaning = dict(zip([*first, *second], ["dog", "dog", "cafe", "no", "rain", "dog", "cafe", "rain"], strict=True))
+    graded = set(zip(first, second, strict=True))
+    judged = {(meaning[one], meaning[other]) for one, other in graded}
+    expected = {
+        (one, other)
+        for one in first
+        for other in second
+        if (meaning[one], meaning[other]) in judged
+        or (meaning[other], meaning[one]) in judged
+        or meaning[one] == meaning[other]
+    }
+    assert found == expected - graded == {("A dog runs.", "a Dog runs!"), ("a dog runs", "It rains"),
+        ("A dog runs.", "it rains."), ("a dog runs", "it rains."), ("no", "It rains")}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import tensorflow as tf
 from trained import assert_same_weights, rows
 
 from uepp.errors import InputError
-from uepp.relevance.training import observed_weights
+from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
+from uepp.relevance.training import _optimizer, observed_weights
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 
 
 def test_two_replicas_learn_what_one_learns(tmp_path: Path) -> None:
-    """On one global batch; without dropout, which each replica draws for its own rows."""
+    """On one global batch; without dropout, which each replica draws for its own rows (`test_dropout.py`)."""
     settings = {"dropout": 0.0, "max_steps": 12, "evaluate_every_steps": 6}
     paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
     finished = subprocess.run(
@@ -128,6 +129,32 @@ def test_weights_of_cet_are_the_others_doubts() -> None:
     np.testing.assert_allclose(second, [1, 1 - sigmoid(3.0), 1 - sigmoid(-40.0)], atol=1e-6)
     assert tape.gradient(total, [one, other]) == [None, None], "no model learns to doubt"
     assert observed_weights([one], is_sampled) == [None]
+
+
+@pytest.mark.parametrize("max_steps", [1, 24])
+def test_a_training_that_diverges_says_so(tmp_path: Path, max_steps: int) -> None:
+    """It ended as finished, and the weights were exported. The last step's harm shows in no loss."""
+    settings = {"learning_rate": 1e30, "max_gradient_norm": 1e30, "warmup_steps": 0, "max_steps": max_steps}
+    name = "sum of the logits" if max_steps == 1 else "loss"
+    message = rf"step {min(6, max_steps)}: the {name} is (nan|-?inf), .*one with relevance.learning_rate below 1e\+30"
+    with pytest.raises(InputError, match=message):
+        small_pairs.train(str(tmp_path), **settings)
+
+
+def test_decay_pulls_kernels_and_embeddings_alone(tmp_path: Path) -> None:
+    """Shifts of attention have a row a head; they were pulled as well."""
+    settings = small_pairs.config(weight_decay=0.5, warmup_steps=0)
+    learn_vocabulary(small_pairs.QUERIES, tmp_path, 100)
+    encoder = make_cross_encoder(settings, tmp_path, 1)
+    weights = encoder.trainable_variables
+    optimizer = _optimizer(encoder, settings)
+    for weight in weights:
+        weight.assign(tf.ones_like(weight))
+    optimizer.apply_gradients((tf.zeros_like(weight), weight) for weight in weights)
+    pulled = {weight.name for weight in weights if (weight.numpy() < 1).all()}
+    assert pulled == {weight.name for weight in weights if weight.name.split("/")[-1] in ("kernel:0", "embeddings:0")}
+    assert any("query/kernel" in name for name in pulled)
+    assert all((weight.numpy() == 1).all() for weight in weights if weight.name not in pulled)
 
 
 def test_what_is_refused(tmp_path: Path, straight: tuple[dict[str, Any], Path]) -> None:

@@ -94,7 +94,9 @@ def test_exactly_max_steps_are_taken(
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     run = Run(max_steps=20, warmup_steps=0, dense_learning_rate=1e38, table_learning_rate=1e38)
-    with pytest.raises(InputError, match=r"step \d+: the loss is (nan|inf); lower training\.table_learning_rate or"):
+    with pytest.raises(
+        InputError, match=r"step \d+: the loss is (nan|inf), .* with training\.table_learning_rate below"
+    ):
         run.fit(tmp_path)
 
 

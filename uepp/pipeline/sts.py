@@ -15,6 +15,7 @@ from rich.console import Console
 import uepp
 from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
 from uepp.config import BLIND_SAMPLERS, RelevanceConfig
+from uepp.errors import InputError
 from uepp.pipeline.relevance import embeddings_of, speed
 from uepp.pretraining.bert import locate
 from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, no_embeddings
@@ -97,6 +98,7 @@ def run_sts(
     Raises:
         InputError: bad data or settings.
     """
+    _refuse(config, out, samplers, num_seeds)
     train, reported = read_sts(directory, "train"), read_sts(directory, split)
     digests = [sha256(directory / f"sts-{name}.csv") for name in ("train", split)]
     grid = _cells(config, digests, samplers, numbers, pool_sizes, num_seeds)
@@ -114,7 +116,7 @@ def run_sts(
                 found = found or _train(cell, train, reported, embeddings, vocabulary, out, strategy, verbose)
             if found is None:
                 return None
-            figures = "  ".join(f"{measure} {found[measure]:.2f}" for measure in MEASURES)
+            figures = "  ".join(f"{measure} {_figure(found[measure], None)}" for measure in MEASURES)
             console.print(f"  {figures}  ({found['seconds']:.0f} s)", highlight=False)
     rows = _rows(grid, samplers, numbers, pool_sizes, num_seeds, config.seed, out)
     results = {
@@ -166,6 +168,20 @@ def caption(results: dict[str, Any]) -> str:
     )
 
 
+def _refuse(config: RelevanceConfig, out: Path, samplers: Sequence[str], num_seeds: int) -> None:
+    """What a cell could not have."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {out}: {there} is a file; give a directory")
+    if config.bi_encoder is None and (seeing := [name for name in samplers if name not in BLIND_SAMPLERS]):
+        raise InputError(f"--samplers {seeing[0]}: looks at similarities; relevance.bi_encoder is none")
+    if config.seed + num_seeds > 2**32:
+        raise InputError(
+            f"--seeds {num_seeds}: from relevance.seed = {config.seed} on, so at most {2**32 - config.seed}; seeds end "
+            "at 2³² − 1"
+        )
+
+
 def _cells(
     config: RelevanceConfig,
     digests: Sequence[str],
@@ -191,8 +207,8 @@ def _cells(
             del counts["num_negatives"], counts["pool_size"]
         seen = None if name in BLIND_SAMPLERS else bi_encoder
         rate = settings.peak_learning_rate
-        # 2: a sentence and what it was graded with are no negatives of each other, whichever side they stand on.
-        key = fingerprint("sts", 2, counts, rate, encoder, seen, list(digests), uepp.__version__)
+        # 3: a sentence and what it was graded with are no negatives of each other, however they are written.
+        key = fingerprint("sts", 3, counts, rate, encoder, seen, list(digests), uepp.__version__)
         cells[name, number, pool_size, seed] = Cell(key, settings)
     return cells
 
@@ -265,7 +281,7 @@ def _train(
     of_logits = correlations(logits, reported.grades, is_positive)
     figures = (of_scores.pearson, of_logits.pearson, of_logits.spearman, of_logits.auroc)
     found: dict[str, Any] = {
-        **{name: 100 * value for name, value in zip(MEASURES, figures, strict=True)},
+        **{name: _number(100 * value) for name, value in zip(MEASURES, figures, strict=True)},
         "steps": fitted.step,
         "seconds": read_costs(run_dir)["seconds"]["training"],
         **speed(run_dir / "logs"),

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from uepp.config import PretrainingConfig
 from uepp.features.batches import endless_order
+from uepp.pretraining.dropout import draw_for_replica, dropout_states
 from uepp.pretraining.t5 import query_losses
 from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.divergence import refuse_divergence
 from uepp.runs.logs import Log
 from uepp.runs.memory import freed_memory_kept
 from uepp.runs.progress import StepReport
@@ -89,7 +91,8 @@ def fit(
         verbose: progress on standard error: 0 silent, 1 bar, 2 a line now and then.
 
     Raises:
-        InputError: the batch size does not split over the replicas, or checkpoints cannot be continued.
+        InputError: the batch size does not split over the replicas, or checkpoints cannot be continued, or training
+            diverged.
     """
     batch_of_replica(strategy, "pretraining.batch_size", config.batch_size)
     with strategy.scope():
@@ -106,6 +109,7 @@ def fit(
     log = Log(run_dir / "logs", done)
     report = StepReport(config.max_steps, done, "examples", verbose)
     is_over = trainee.is_over(done)
+    rates = {"pretraining.learning_rate": config.learning_rate}
     with stop_signal() as stop, report.bar, freed_memory_kept():
         stream = iter(dataset)
         while not is_over and not stop.is_asked:
@@ -114,8 +118,11 @@ def fit(
             trainee.step.assign(done)
             is_over = done >= config.max_steps
             if is_over or done % config.evaluate_every_steps == 0:
+                row = report.row(done)
+                refuse_divergence(done, row["loss"], rates)
                 perplexity = trainee.evaluate(chosen_by)
-                log.add(done, report.row(done) | {"held_out_perplexity": perplexity, "learning_rate": trainee.rate})
+                refuse_divergence(done, perplexity, rates, name="held-out perplexity")
+                log.add(done, row | {"held_out_perplexity": perplexity, "learning_rate": trainee.rate})
                 report.show(f"held-out perplexity {perplexity:.2f}")
                 is_over = trainee.is_over(done)
             report.advance(done, is_last=is_over or stop.is_asked)
@@ -168,6 +175,8 @@ def _perplexity(losses: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], pairs: Toke
     for begin in range(0, len(pairs), _EVALUATED_AT_ONCE):
         products, queries = pairs.rows(by_length[begin : begin + _EVALUATED_AT_ONCE])
         total += float(losses(products, queries).numpy().astype(np.float64).sum())
+    if not math.isfinite(total):
+        return total
     return math.exp(min(total / int((pairs.queries != 0).sum()), 700.0))
 
 
@@ -179,6 +188,7 @@ class _Trainee:
         self._config = config
         self._strategy = strategy
         self._weights = [variable.value for variable in model.trainable_variables]
+        self._dropout_states = dropout_states(variable.value for variable in model.variables)
         self._optimizer = tf.keras.optimizers.Adam(_schedule(config), global_clipnorm=config.max_gradient_norm)
         self._optimizer.build(self._weights)
         self._losses = _losses_function(model)
@@ -205,6 +215,7 @@ class _Trainee:
 
         def on_replica(products: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
+            draw_for_replica(self._dropout_states, self.step)
             num_pieces = tf.cast(tf.math.count_nonzero(queries), tf.float32)
             num_pieces = context.all_reduce(tf.distribute.ReduceOp.SUM, num_pieces)
             with tf.GradientTape() as tape:

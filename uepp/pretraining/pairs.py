@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uepp.config import INTERACTION_TYPES, PretrainingConfig
 from uepp.errors import InputError
+from uepp.features.text import query_keys
+
+_DESCENDING = [(name, "descending") for name in ("purchases", "carts", "clicks")]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
     """The most purchased queries of each product, from the mined graph (before T only).
 
     A product's queries are ordered by purchases, then carts, then clicks, then text; so a product that nobody bought
-    has the query that it was most put in the cart or clicked for, as far as `weakest_interaction` allows.
+    has the query that it was most put in the cart or clicked for, as far as `weakest_interaction` allows. Queries of
+    one key (`query_keys`) count as one, and the spelling that comes first in this order stands for them.
 
     Args:
         mined: folder with `graph.parquet`.
@@ -48,18 +53,16 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
     Raises:
         InputError: nothing to train on, to choose the best step by, or to report.
     """
-    graph = pq.read_table(mined / "graph.parquet")
+    graph = _merged(pq.read_table(mined / "graph.parquet"))
     columns = [f"{name}s" for name in INTERACTION_TYPES[INTERACTION_TYPES.index(config.weakest_interaction) :]]
     counts = np.sum([graph.column(name).to_numpy() for name in columns], axis=0)
-    is_text = np.array([bool(query.strip()) for query in graph.column("query").to_pylist()], bool)
-    graph = graph.filter(pa.array((counts > 0) & is_text))
+    graph = graph.filter(pa.array(counts > 0))
     if not graph.num_rows:
         raise InputError(
             f"events.parquet: no {' or '.join(name[:-1] for name in columns)} with a query before the end of training "
             "(pretraining.weakest_interaction)"
         )
-    descending = [(name, "descending") for name in ("purchases", "carts", "clicks")]
-    graph = graph.sort_by([("product_id", "ascending"), *descending, ("query", "ascending")])
+    graph = graph.sort_by([("product_id", "ascending"), *_DESCENDING, ("query", "ascending")])
     products = graph.column("product_id").to_pylist()
     starts = np.flatnonzero([True, *(one != other for one, other in pairwise(products))])
     lengths = np.diff([*starts, len(products)])
@@ -81,6 +84,21 @@ def load_pairs(mined: Path, product_ids: list[str], config: PretrainingConfig) -
             "choose the best step by, and one be left for training"
         )
     return pairs
+
+
+def _merged(graph: pa.Table) -> pa.Table:
+    """Interactions by product and key of the query, with its most frequent spelling; without blank queries."""
+    queries = graph.column("query").combine_chunks().dictionary_encode()
+    texts = queries.dictionary.to_pylist()
+    key_of = pa.array(query_keys(texts), pa.string())
+    is_text = pa.array([bool(text.strip()) for text in texts], pa.bool_())
+    graph = graph.append_column("key", pc.take(key_of, queries.indices)).filter(pc.take(is_text, queries.indices))
+    graph = graph.sort_by([("product_id", "ascending"), *_DESCENDING, ("query", "ascending")])
+    counted = [(name, "sum") for name, _ in _DESCENDING]
+    # Only one thread keeps the order, which says which spelling is the first.
+    merged = graph.group_by(["product_id", "key"], use_threads=False).aggregate([("query", "first"), *counted])
+    names = {"query_first": "query"} | {f"{name}_sum": name for name, _ in counted}
+    return merged.rename_columns([names.get(name, name) for name in merged.column_names])
 
 
 def _is_held_out(product_id: str, share: float) -> bool:

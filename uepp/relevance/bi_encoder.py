@@ -4,6 +4,7 @@ It is one of three: `minilm`, a text encoder (`uepp pretrain` makes one), or the
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,8 +89,9 @@ def embed_pairs(source: str, pairs: TextPairs) -> Embeddings:
 def trained_on(source: str, queries: Sequence[str]) -> np.ndarray | None:
     """Whether a bi-encoder was trained on what somebody did after each query: bool [Nq]; none where that is not known.
 
-    MiniLM has seen no shop's log. Towers have seen the interactions before T, which their graph holds. What a text
-    encoder was trained on, it does not say query by query.
+    MiniLM has seen no shop's log. Towers have seen the interactions before T, which their graph holds. Where its window
+    is shorter than that of their examples, whatever was asked in the latter counts as well: an export does not say
+    which of these queries led to something. What a text encoder was trained on, it does not say query by query.
 
     Args:
         source: see the module.
@@ -97,11 +99,19 @@ def trained_on(source: str, queries: Sequence[str]) -> np.ndarray | None:
     """
     if source == MINILM:
         return np.zeros(len(queries), bool)
-    graph = Path(source) / "export" / "graph.parquet"
-    if not graph.is_file():
+    export = Path(source) / "export"
+    if not (export / "graph.parquet").is_file():
         return None
-    known = set(query_keys(pc.unique(pq.read_table(graph, columns=["query"]).column(0)).to_pylist()))
+    names = ["graph.parquet"] if _graph_has_examples(export) else ["graph.parquet", "query_counts.parquet"]
+    seen = [pq.read_table(export / name, columns=["query"]).column(0) for name in names]
+    known = {key for column in seen for key in query_keys(pc.unique(column).to_pylist())}
     return np.array([key in known for key in query_keys(queries)], bool)
+
+
+def _graph_has_examples(export: Path) -> bool:
+    """Whether the graph's window begins no later than that of the examples."""
+    windows = read_json(export / "windows.json")
+    return datetime.fromisoformat(windows["graph_start"]) <= datetime.fromisoformat(windows["examples_start"])
 
 
 def _embed(encode: Callable[[tf.Tensor], Any], texts: Sequence[str], name: str) -> np.ndarray:

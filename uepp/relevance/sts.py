@@ -1,10 +1,12 @@
 """STS Benchmark: pairs of sentences with grades from 0 to 5 (BHNS 4.1)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uepp.errors import InputError
+from uepp.features.text import query_keys
 from uepp.relevance.pairs import TextPairs, rows_of
 
 MAX_GRADE = 5.0
@@ -58,7 +60,8 @@ def known_beside(pairs: TextPairs) -> tuple[np.ndarray, np.ndarray]:
     """Pairs that are no negatives although no line of the file has them: (s, s), and (b, a) where (a, b) is graded.
 
     Both sides are numbered on their own, and one sentence may stand on either; yet a sentence means what it says, and
-    similarity has no direction.
+    similarity has no direction. Sentences of one key (`query_keys`) are one here, so another spelling of (a, b) is
+    known too.
 
     Args:
         pairs: of `read_sts`.
@@ -66,15 +69,28 @@ def known_beside(pairs: TextPairs) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Rows of queries and of products, int64 [M] each.
     """
-    query_of, product_of = ({text: row for row, text in enumerate(texts)} for texts in (pairs.queries, pairs.products))
-    texts = [(text, text) for text in pairs.queries]
-    texts += [
-        (pairs.products[product], pairs.queries[query])
-        for query, product in zip(pairs.query.tolist(), pairs.product.tolist(), strict=True)
-    ]
-    known = [(query_of[one], product_of[other]) for one, other in texts if one in query_of and other in product_of]
-    rows = np.array(known, np.int64).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
+    of_query, of_product = query_keys(pairs.queries), query_keys(pairs.products)
+    queries_of, products_of = _rows_by_key(of_query), _rows_by_key(of_product)
+    graded = set(zip(pairs.query.tolist(), pairs.product.tolist(), strict=True))
+    known = {(key, key) for key in of_query}
+    for query, product in graded:
+        one, other = of_query[query], of_product[product]
+        known |= {(one, other), (other, one)}
+    rows = {
+        (query, product)
+        for one, other in known
+        for query in queries_of.get(one, ())
+        for product in products_of.get(other, ())
+    }
+    found = np.array(sorted(rows - graded), np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _rows_by_key(keys: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return rows
 
 
 def _grade(text: str, path: Path, number: int) -> float:

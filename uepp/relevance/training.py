@@ -9,9 +9,11 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from uepp.config import RelevanceConfig
+from uepp.pretraining.dropout import draw_for_replica, dropout_states
 from uepp.relevance.cross_encoder import CrossEncoder, pair_losses
 from uepp.relevance.steps import Steps
 from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.divergence import refuse_divergence
 from uepp.runs.logs import Log
 from uepp.runs.memory import freed_memory_kept
 from uepp.runs.progress import StepReport
@@ -21,7 +23,8 @@ from uepp.runs.state import BestWeights, Variables, counter
 from uepp.runs.strategies import batch_of_replica, elements_of_steps
 
 _SCORED_AT_ONCE = 256
-_OBSERVER_SEED = 7_919  # added to the run's seed: another model than the one it observes
+_OBSERVER_SEED = 7_919  # added to the run's seed, modulo all seeds: another model than the one it observes
+_NUM_SEEDS = 2**32
 
 
 class Fitted(NamedTuple):
@@ -75,12 +78,14 @@ def fit(
         verbose: progress on standard error: 0 silent, 1 bar, 2 a line now and then.
 
     Raises:
-        InputError: the batch does not split over the replicas, or checkpoints cannot be continued.
+        InputError: the batch does not split over the replicas, or checkpoints cannot be continued, or training
+            diverged.
     """
     num_replicas = strategy.num_replicas_in_sync
     batch_of_replica(strategy, "relevance.batch_size", steps.batch_size)
     with strategy.scope():
-        seeds = [config.seed, config.seed + _OBSERVER_SEED] if config.sampler == "cet" else [config.seed]
+        observer_seed = (config.seed + _OBSERVER_SEED) % _NUM_SEEDS
+        seeds = [config.seed, observer_seed] if config.sampler == "cet" else [config.seed]
         trainee = _Trainee([build_encoder(seed) for seed in seeds], config, strategy)
     checkpoints = Checkpoints(run_dir / "checkpoints", config.keep_checkpoints, **trainee.state)
     done = checkpoints.start(resume)
@@ -94,6 +99,7 @@ def fit(
     log = Log(run_dir / "logs", done)
     report = StepReport(config.max_steps, done, "pairs", verbose)
     is_over = trainee.is_over(done)
+    rates = {"relevance.learning_rate": config.peak_learning_rate}
     # A pool's small matrix products on several threads would wait for TensorFlow's, which have the cores.
     with stop_signal() as stop, report.bar, freed_memory_kept(), threadpool_limits(1, user_api="blas"):
         stream = iter(dataset)
@@ -105,6 +111,7 @@ def fit(
             is_over = done >= config.max_steps
             if is_over or done % config.evaluate_every_steps == 0:
                 row = report.row(done) | {"sampler_seconds": steps.sampler_seconds(), "learning_rate": trainee.rate}
+                refuse_divergence(done, row["loss"], rates)
                 if validate is not None:
                     measure = validate(trainee.encoder)
                     trainee.best.see(-measure, trainee.step)
@@ -119,6 +126,11 @@ def fit(
     if is_over and trainee.best.step:
         trainee.best.restore()
         best_step = trainee.best.step
+    if is_over:
+        # A loss is of the weights before its step, so it says nothing of what the last step has done.
+        queries, products = steps.texts(steps.pairs(best_step - 1))
+        logits = logits_of(trainee.encoder, queries.tolist(), products.tolist())
+        refuse_divergence(best_step, float(logits.sum()), rates, name="sum of the logits")
     return Fitted(trainee.encoder, done, is_over, best_step)
 
 
@@ -172,6 +184,7 @@ class _Trainee:
         self._config = config
         self._strategy = strategy
         self._optimizers = [_optimizer(encoder, config) for encoder in encoders]
+        self._dropout_states = dropout_states(variable for encoder in encoders for variable in encoder.variables)
         self.best = BestWeights(encoders[0].trainable_variables)
         self.step = counter()
 
@@ -203,6 +216,7 @@ class _Trainee:
         def on_replica(
             ids: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor, is_sampled: tf.Tensor, num_pairs: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
+            draw_for_replica(self._dropout_states, self.step)
             share = 1.0 / tf.cast(num_pairs, tf.float32)
             with tf.GradientTape() as tape:
                 logits = [encoder.logits(ids, segments, training=True) for encoder in self._encoders]
@@ -261,7 +275,9 @@ def _optimizer(encoder: CrossEncoder, config: RelevanceConfig) -> tf.keras.optim
         weight_decay=config.weight_decay,
         global_clipnorm=config.max_gradient_norm,
     )
-    # Shifts and gains of normalisation have one dimension; pulling them to 0 regularises nothing.
-    optimizer.exclude_from_weight_decay(var_list=[weight for weight in weights if weight.shape.rank < 2])
+    # Pulling shifts and gains to 0 regularises nothing. They have one dimension; those of attention have a row a head.
+    is_shift = [weight.name.split(":")[0].endswith("bias") for weight in weights]
+    kept = [weight for weight, is_one in zip(weights, is_shift, strict=True) if is_one or weight.shape.rank < 2]
+    optimizer.exclude_from_weight_decay(var_list=kept)
     optimizer.build(weights)
     return optimizer

@@ -1,6 +1,5 @@
 """The training loop: Keras' `fit` of the trainer, under a distribution strategy, with exact resume."""
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from uepp.config import Config, TrainingConfig
 from uepp.errors import InputError
 from uepp.model.towers import TwoTower
 from uepp.runs.checkpoints import Checkpoints
+from uepp.runs.divergence import refuse_divergence
 from uepp.runs.logs import Log
 from uepp.runs.memory import freed_memory_kept
 from uepp.runs.signals import Stop, stop_signal
@@ -209,6 +209,8 @@ class _Report(tf.keras.callbacks.Callback):
         super().__init__()
         self._log = log
         self._batch_size = config.batch_size
+        keys = ("table_learning_rate", "dense_learning_rate")
+        self._rates = {f"training.{key}": getattr(config, key) for key in keys}
         self._last = config.max_steps
         self._row_every = max(1, min(100, self._last // 20))
         self._done = self._row_done = done
@@ -242,11 +244,8 @@ class _Report(tf.keras.callbacks.Callback):
             self._time = now
 
     def _add_row(self, means: dict[str, float], now: float) -> None:
-        if self._done > self._row_done and not math.isfinite(means.get("loss", 0.0)):
-            raise InputError(
-                f"step {self._done}: the loss is {means['loss']}; lower training.table_learning_rate or "
-                "training.dense_learning_rate"
-            )
+        if self._done > self._row_done and "loss" in means:
+            refuse_divergence(self._done, means["loss"], self._rates)
         steps, seconds = self._done - self._row_done, now - self._row_time
         speed = steps * self._batch_size / seconds if steps else 0.0
         self._row_time, self._row_done = now, self._done
