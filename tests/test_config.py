@@ -271,8 +271,8 @@ def test_set_below_a_setting(tmp_path: Path, setting: str) -> None:
 
 def test_what_wins(tmp_path: Path) -> None:
     source = write(tmp_path, "training:\n  max_steps: 1\n  seed: 1\n  batch_size: 4\ndata:\n  path: file\n")
-    extra = {"training": {"seed": 3}, "data": {"path": "option"}}
-    config = load_config(source, ["training.max_steps=2", "training.seed=2", "training.max_steps=3"], extra)
+    given = [Given("--data", {"training": {"seed": 3}, "data": {"path": "option"}})]
+    config = load_config(source, ["training.max_steps=2", "training.seed=2", "training.max_steps=3"], given)
     assert (config.training.max_steps, config.training.seed, config.training.batch_size) == (3, 3, 4)
     assert config.data.path == "option"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from uepp.config import Config, load_config
+from uepp.config import Config, Given, load_config
 from uepp.data import marketplace
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ ROWS: dict[str, dict[str, int]] = {
 
 
 def shrunk(data: Path) -> Config:
-    return load_config("etsy", extra={**ROWS, "data": {"path": str(data)}})
+    return load_config("etsy", given=[Given("test", {**ROWS, "data": {"path": str(data)}})])
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

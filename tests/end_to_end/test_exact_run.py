@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from uepp.config import Config, load_config
+from uepp.config import Config, Given, load_config
 from uepp.data import marketplace
 from uepp.pipeline import training
 
@@ -29,7 +29,7 @@ def everything_on(data: Path) -> Config:
     """Every encoder, every source of negatives, everything that draws."""
     return load_config(
         None,
-        extra={
+        given=[Given("test", {
             "data": {"path": str(data)},
             "features": {"vocabulary_size": 500, "num_oov_buckets": 10, "location_buckets": [3]},
             "graph": {"num_neighbors": 2, "sampling": "count"},
@@ -44,7 +44,7 @@ def everything_on(data: Path) -> Config:
                 "token_dropout": 0.2, "teacher_queries": 20, "checkpoint_every_steps": 4, "keep_checkpoints": 9,
                 "deterministic": True,
             },
-        },
+        })],
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from text_encoders import DIM, MAX_TOKENS, write_text_encoder
 
 from uepp import pipeline
 from uepp.artifacts import write_manifest
-from uepp.config import Config, load_config
+from uepp.config import Config, Given, load_config
 from uepp.data import marketplace
 from uepp.data.schema import read_products
 from uepp.errors import InputError
@@ -41,7 +41,7 @@ def settings(variant: str, data: Path, encoder: Path) -> Config:
     chosen = VARIANTS[variant]
     return load_config(
         None,
-        extra={
+        given=[Given("test", {
             "data": {"path": str(data)},
             "features": {"vocabulary_size": 500, "num_oov_buckets": 10},
             "text": {"encoder": str(encoder), "fields": ["title", "tags"], **chosen["text"]},
@@ -51,7 +51,7 @@ def settings(variant: str, data: Path, encoder: Path) -> Config:
                 "batch_size": 32, "max_steps": 6, "warmup_steps": 1, "title_query_share": 0.25,
                 "text_learning_rate": 0.01, "deterministic": True,
             },
-        },
+        })],
     )  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def test_two_replicas_train_one_encoder(shop: Shop, tmp_path: Path) -> None:
 
 def test_bad_settings_are_named(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^defaults: text\.encoder = None: give the directory of a text encoder"):
-        load_config(None, extra={"model": {"product_encoders": ["tokens", "text"]}})
+        load_config(None, given=[Given("test", {"model": {"product_encoders": ["tokens", "text"]}})])
     with pytest.raises(InputError, match=r"text\.encoder = 'x': no tower reads it; add text to model\."):
         load_config(None, ["text.encoder=x"])
     config = settings("frozen", shop.data, tmp_path / "nowhere")

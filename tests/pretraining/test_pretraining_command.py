@@ -19,7 +19,7 @@ from commands import Call
 
 from uepp.artifacts import check_manifest, sha256, write_json
 from uepp.cli.training import _train_command
-from uepp.config import Config, TextConfig, load_config, save_config
+from uepp.config import Config, Given, TextConfig, load_config, save_config
 from uepp.errors import InputError
 from uepp.features.text_encoder import check_text_encoder_fits, open_text_encoder
 from uepp.pretraining.generation import QueryWriter
@@ -198,8 +198,8 @@ def trained_next(out: str) -> Config:
     given = list(zip(rest[::2], rest[1::2], strict=True))
     assert {option for option, _ in given} <= {"--set", "--data"}
     paths = [value for option, value in given if option == "--data"]
-    extra = {"data": {"path": paths[0]}} if paths else None
-    return load_config(source, [value for option, value in given if option == "--set"], extra)
+    of_options = [Given("--data", {"data": {"path": paths[0]}})] if paths else []
+    return load_config(source, [value for option, value in given if option == "--set"], of_options)
 
 
 @pytest.mark.parametrize("is_given", [True, False])

@@ -149,12 +149,12 @@ def grades(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(grades: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rich.console import Console
 
-    from uepp.config import load_config
+    from uepp.config import Given, load_config
     from uepp.pipeline.relevance import train_relevance
 
     run = tmp_path_factory.mktemp("finished") / "run"
-    extra = {"data": {"path": str(grades)}, "relevance": {"bi_encoder": str(encoder), "patience": 2}}
-    config = load_config(None, options()[1::2], extra)
+    given = {"data": {"path": str(grades)}, "relevance": {"bi_encoder": str(encoder), "patience": 2}}
+    config = load_config(None, options()[1::2], [Given("test", given)])
     assert train_relevance(config, run, Console(quiet=True), verbose=0).is_complete
     return run
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from reported import MANIFEST, STUDY, cell, facts_of, metrics_of, requests
 
-from uepp.config import Config, TrainingConfig, load_config, merge_settings, shipped_studies
+from uepp.config import Config, Given, TrainingConfig, load_config, merge_settings, shipped_studies
 from uepp.errors import InputError
 from uepp.evaluation.systems import SYSTEMS
 from uepp.report import answer, gather, paper, records, wording
@@ -98,6 +98,20 @@ def test_boosting_that_was_taken_away_is_not_told(run: Path) -> None:
     write(run / "export" / "boosting.json", {})
     assert gathered(run).boosting == {"is_boosted": True, "run_id": "r"}
     write(run / "boosting" / "report.json", {"is_boosted": False, "run_id": "r"})
+    assert gathered(run).boosting is None
+
+
+def test_a_report_of_other_weights_is_not_told(run: Path) -> None:
+    """The export is published first, and the report takes minutes."""
+    features = [{"name": "stars", "weight": 0.25}, {"name": "noise", "weight": 0.0}]
+    report = {"is_boosted": True, "run_id": "r", "features": features}
+    write(run / "boosting" / "report.json", report)
+    write(run / "export" / "boosting.json", {"features": features[:1]})
+    assert gathered(run).boosting == report
+    for other in ({"name": "stars", "weight": 0.5}, {"name": "sales", "weight": 0.25}):
+        write(run / "export" / "boosting.json", {"features": [other]})
+        assert gathered(run).boosting is None
+    write(run / "export" / "boosting.json", {"features": [features[0], {"name": "sales", "weight": 0.1}]})
     assert gathered(run).boosting is None
 
 
@@ -244,7 +258,7 @@ def test_the_paper_has_a_figure_in_every_column() -> None:
     ],
 )
 def test_which_of_the_papers_systems_a_run_is(name: str, changes: dict[str, Any], expected: str | None) -> None:
-    assert paper.own_name(load_config(name, extra=changes)) == expected
+    assert paper.own_name(load_config(name, given=[Given("test", changes)])) == expected
 
 
 def test_a_run_and_the_study_call_the_same_settings_the_same() -> None:
@@ -253,12 +267,13 @@ def test_a_run_and_the_study_call_the_same_settings_the_same() -> None:
     rows = {row["name"]: row["ours"] for row in paper.figures()["systems"]["rows"]}
     for variant in ("UEPPR", "UEPPR no T5", "UEPPR rand"):
         settings = merge_settings(study.settings, study.variants[variant])
-        config = load_config(study.config, extra=settings)
+        config = load_config(study.config, given=[Given(variant, settings)])
         assert paper.own_name(config) == variant
         assert rows[variant] == [variant]
     for variant in ("Base", "Large vocab", "UEPPR not personalised"):
         changes = dict(study.variants[variant])
-        config = load_config(changes.pop("config", study.config), extra=merge_settings(study.settings, changes))
+        base = changes.pop("config", study.config)
+        config = load_config(base, given=[Given(variant, merge_settings(study.settings, changes))])
         assert paper.own_name(config) is None
 
 

@@ -30,7 +30,6 @@ class Given(NamedTuple):
 def load_config(
     source: str | None = None,
     overrides: Sequence[str] = (),
-    extra: dict[str, Any] | None = None,
     given: Sequence[Given] = (),
 ) -> Config:
     """Read a configuration.
@@ -38,8 +37,7 @@ def load_config(
     Args:
         source: path of a YAML file, or the name of a shipped one (`demo`, `base`, …); none: all defaults.
         overrides: `key.path=value` strings, the value in YAML; they win over the file.
-        extra: nested settings that win over both.
-        given: the same with a name for messages, what command-line options and studies set; the later ones win.
+        given: settings that win over both, what command-line options and studies set; the later ones win.
 
     Raises:
         InputError: unreadable file, unknown key (with the nearest valid one), or a value out of range; it names where
@@ -49,7 +47,7 @@ def load_config(
     layers = [Given(name, settings)]
     if overrides:
         layers.append(Given("--set", _with_overrides(settings, overrides)))
-    for layer in (Given(name, extra or {}), *given):
+    for layer in given:
         layers.append(Given(layer.origin, merge_settings(layers[-1].settings, layer.settings)))
     try:
         return Config.model_validate(layers[-1].settings)
