@@ -122,6 +122,22 @@ def test_descriptions_are_kept(pairs_folder: Path, tmp_path: Path) -> None:
     assert rows == {"001": "lights,\nthings", "002": None, "003": None, "900": None}
 
 
+def test_the_files_as_kaggle_has_them(tmp_path: Path) -> None:
+    """Titles are in two files, descriptions in a third, and what is not read is named."""
+    folder = tmp_path / "kaggle"
+    write_csv(folder / "train.csv", PAIRS_HEADER, PAIRS)
+    write_csv(folder / "test.csv", PAIRS_HEADER[:4], [["7", "001", "Another title", "q"], ["8", "777", "Tested", "q"]])
+    write_csv(folder / "product_descriptions.csv", ["product_uid", "product_description"], [["777", "d7"], ["5", "d5"]])
+    write_csv(folder / "attributes.csv", ["product_uid", "name", "value"], [["001", "a", "b"]])
+    report = home_depot.import_data(folder, tmp_path / "d")
+    rows = {row["product_id"]: (row["title"], row["description"]) for row in read(tmp_path / "d", "products")}
+    own = {product: (title, None) for _, product, title, *_ in reversed(PAIRS)}
+    assert rows == own | {"777": ("Tested", "d7")}
+    assert report.notes == ("attributes.csv is not used",)
+    write_csv(folder / "product_descriptions.csv", ["product_uid", "text"], [["777", "d7"]])
+    assert_refused(home_depot, folder, tmp_path / "e", ["product_descriptions.csv: missing column product_description"])
+
+
 def test_a_single_file_makes_its_own_catalogue(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "source" / "held out.csv", PAIRS_HEADER[1:], [row[1:] for row in PAIRS])
     home_depot.import_data(path, tmp_path / "d", eval_fraction=1)

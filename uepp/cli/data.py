@@ -42,7 +42,11 @@ def import_data(
         typer.Option("--eval-fraction", help="Share of queries kept for evaluation (home-depot). \\[default: 0.2]"),
     ] = None,
 ) -> None:
-    """Turn a public data set into uepp's tables; states its licence and the protocol."""
+    """Turn a public data set into uepp's tables; states its licence and the protocol.
+
+    home-depot reads train.csv of Kaggle's competition, and test.csv, product_descriptions.csv or a products.csv beside
+    it; open-ecommerce one csv file of purchases.
+    """
     from uepp.data.adapters import ADAPTERS
 
     if name not in ADAPTERS:

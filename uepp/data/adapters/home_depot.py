@@ -25,16 +25,23 @@ TRAIN_END = datetime(2016, 1, 1, tzinfo=UTC)
 _THRESHOLDS = ((2.67, "purchase"), (2.33, "cart"), (2.0, "click"))
 _PAIR_COLUMNS = ("product_uid", "product_title", "search_term", "relevance")
 _EVALUATION_DAYS = 7
+_CATALOGUE = {
+    "products": ("product_uid", "product_title"),
+    "test": ("product_uid", "product_title"),
+    "product_descriptions": ("product_uid", "product_description"),
+}
+"""Files beside the pairs that say something of products, and the columns that they need."""
 
 
 def import_data(source: Path, directory: Path, *, eval_fraction: float = 0.2) -> Report:
     """Write the data set.
 
     Args:
-        source: folder with `train.csv[.gz]` (or one other csv file with the columns product_uid, product_title,
-            search_term and relevance) and `products.csv[.gz]` (product_uid, product_title, optionally
-            product_description); or the file of pairs itself. The products of the pairs' own titles are added, and
-            are the whole catalogue when there is no `products` file beside.
+        source: folder with `train.csv` (or one other csv file with the columns product_uid, product_title,
+            search_term and relevance); or that file itself. The catalogue is of the titles in `products.csv`
+            (product_uid, product_title, optionally product_description), in the pairs and in Kaggle's `test.csv`, the
+            first of a product; `product_descriptions.csv` adds descriptions. Any of them may end in `.csv.gz`. The
+            notes name files beside that are not used.
         directory: new data set.
         eval_fraction: share of the queries that are for evaluation, 0 to 1.
 
@@ -44,7 +51,8 @@ def import_data(source: Path, directory: Path, *, eval_fraction: float = 0.2) ->
     if not 0 <= eval_fraction <= 1:
         raise InputError(f"eval_fraction is {eval_fraction}; allowed is 0 to 1")
     tables.refuse_occupied(directory)
-    pairs_path, products_path = _find(source)
+    pairs_path = _find(source)
+    beside, unused = _files_beside(pairs_path)
     pairs = tables.read_csv(pairs_path)
     tables.refuse_empty(pairs_path, pairs, ("product_uid", "search_term"))
     grades = tables.parse(pairs_path, pairs, "relevance", _grade, "a number from 1 to 3", pa.float64())
@@ -55,7 +63,7 @@ def import_data(source: Path, directory: Path, *, eval_fraction: float = 0.2) ->
         [("query", "ascending"), ("product_id", "ascending")]
     )
     data = {
-        "products": _products(pairs, products_path),
+        "products": _products(pairs, beside),
         "events": _events(judgments, eval_fraction),
         "judgments": judgments,
     }
@@ -66,6 +74,7 @@ def import_data(source: Path, directory: Path, *, eval_fraction: float = 0.2) ->
         "train_end": TRAIN_END.isoformat(),
         "eval_fraction": eval_fraction,
         "relevant_types": ["purchase", "cart"],
+        "notes": [f"{name} is not used" for name in unused],
     }
     return tables.write_data_set(directory, data, facts)
 
@@ -80,11 +89,9 @@ def evaluation_day(query: str, eval_fraction: float) -> int | None:
     return day % _EVALUATION_DAYS if share < eval_fraction * 2**32 else None
 
 
-def _find(source: Path) -> tuple[Path, Path | None]:
-    """The file of pairs and the file of products beside it, if there is one."""
+def _find(source: Path) -> Path:
+    """The file of pairs."""
     files = tables.csv_files(source)
-    beside = tables.csv_files(source.parent) if source.is_file() else files
-    products = [file for file in beside if file.name in ("products.csv", "products.csv.gz") and file != source]
     if source.is_dir():
         complete = [file for file in files if set(_PAIR_COLUMNS) <= set(tables.read_header(file))]
         named = [file for file in files if file.name in ("train.csv", "train.csv.gz")]
@@ -96,7 +103,21 @@ def _find(source: Path) -> tuple[Path, Path | None]:
                 f"{source}: {', '.join(file.name for file in files)} all hold pairs; name one of them as the source"
             )
     _require(files[0], _PAIR_COLUMNS)
-    return files[0], products[0] if products else None
+    return files[0]
+
+
+def _files_beside(pairs: Path) -> tuple[dict[str, Path], list[str]]:
+    """Files of products beside the pairs, by name, and the names of the other ones."""
+    found: dict[str, Path] = {}
+    unused = []
+    for file in tables.csv_files(pairs.parent):
+        name = file.name.removesuffix(".gz").removesuffix(".csv")
+        if name in _CATALOGUE and name not in found and file != pairs:
+            _require(file, _CATALOGUE[name])
+            found[name] = file
+        elif file != pairs:
+            unused.append(file.name)
+    return found, unused
 
 
 def _require(path: Path, names: tuple[str, ...]) -> None:
@@ -113,19 +134,29 @@ def _grade(text: str) -> float:
     return value
 
 
-def _products(pairs: pa.Table, path: Path | None) -> pa.Table:
-    own = pa.table({"product_id": pairs["product_uid"], "title": pairs["product_title"]})
-    if path is None:
-        return _first_rows(own)
-    _require(path, ("product_uid", "product_title"))
-    listed = tables.read_csv(path)
-    tables.refuse_empty(path, listed, ("product_uid",))
-    columns = {"product_id": listed["product_uid"], "title": listed["product_title"]}
-    if "product_description" in listed.column_names:
-        columns["description"] = listed["product_description"]
-    catalogue = pa.table(columns)
-    lacking = own.filter(pc.invert(pc.is_in(own["product_id"], catalogue["product_id"].combine_chunks())))
-    return pa.concat_tables([_first_rows(catalogue), _first_rows(lacking)], promote_options="default")
+def _products(pairs: pa.Table, files: dict[str, Path]) -> pa.Table:
+    names = {"product_uid": "product_id", "product_title": "title", "product_description": "description"}
+
+    def of_catalogue(table: pa.Table) -> pa.Table:
+        return pa.table({ours: table[theirs] for theirs, ours in names.items() if theirs in table.column_names})
+
+    def read(name: str) -> list[pa.Table]:
+        if name not in files:
+            return []
+        table = tables.read_csv(files[name])
+        tables.refuse_empty(files[name], table, ("product_uid",))
+        return [of_catalogue(table)]
+
+    listed = [*read("products"), of_catalogue(pairs.select(_PAIR_COLUMNS)), *read("test")]
+    products = _first_rows(pa.concat_tables(listed, promote_options="default"))
+    for described in read("product_descriptions"):
+        rows = pc.index_in(products["product_id"], described["product_id"].combine_chunks())
+        texts = described["description"].combine_chunks().take(rows.combine_chunks())
+        if "description" in products.column_names:
+            texts = pc.coalesce(products["description"].combine_chunks(), texts)
+            products = products.drop_columns(["description"])
+        products = products.append_column("description", texts)
+    return products
 
 
 def _first_rows(products: pa.Table) -> pa.Table:
