@@ -6,15 +6,16 @@ RUN has an export; its vectors are indexed (hydrated, where it is boosted) and a
 window, at most 2,000. Without `--index`: exact search; HNSW as it is by default and following K and 2·K candidates;
 IVFFlat; FastScan; FastScan with 2·K and 5·K re-ranked (the paper's); and what the run serves with, if that is another.
 Where `uepp tune` was run, K is what it tuned for (else 1000), and each family's default of Faiss and what tuning found
-that is as fast are among them. All are timed turn by turn. Goals: the paper's p99 of 20 ms, 1% of exact search's
-purchase recall @K lost (the paper's loss is below 4%), and of each family more overlap than Faiss' default in no more
-time. Prints a table and what is ok, or one JSON object of rows {name, value, goal, ok} and all figures.
+that is as fast are among them. All are timed turn by turn, three times. Goals: the paper's p99 of 20 ms, of all times
+and of each query's least of three, which other work on the machine hardly touches; 1% of exact search's purchase recall
+@K lost (the paper's loss is below 4%); and of each family more overlap than Faiss' default in no more time (the least
+of three). Prints a table and what is ok, or one JSON object of rows {name, value, goal, ok} and all figures. What is
+built stays in RUN/tuning/indexes, as that of `uepp tune`, so that a run that was interrupted goes on.
 """
 
 import argparse
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 import uepp
-from uepp.artifacts import read_json
+from uepp.artifacts import MANIFEST, read_json
 from uepp.evaluation.recall import without_nan
 from uepp.index_families import parse_spec, resolve
-from uepp.pipeline.tuning import load_references
-from uepp.retrieval.ann import Builds, compare
+from uepp.pipeline.tuning import load_references, open_builds
+from uepp.retrieval.ann import compare
 from uepp.retrieval.ann_report import columns, shown
 from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.export import open_export
@@ -49,8 +50,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     export, report = open_export(arguments.run), arguments.run / "tuning" / "report.json"
-    tuning = read_json(report) if report.exists() else {"at": 1_000, "defaults": []}
+    tuning: dict[str, Any] = read_json(report) if report.exists() else {"at": 1_000, "defaults": []}
     at: int = arguments.at or tuning["at"]
+    manifest = read_json(export / MANIFEST)
     vectors, boosting = ProductVectors.open(export), read_boosting(export)
     texts = arguments.index or [
         "flat", "hnsw", f"hnsw:ef_search={at}", f"hnsw:ef_construction=200,ef_search={2 * at}", "ivf-flat",
@@ -60,14 +62,9 @@ def main() -> None:
     specs = {str(spec): spec for spec in (resolve(parse_spec(text), len(vectors), vectors.dim) for text in texts)}
     reference = load_references(arguments.run, at, [REPORT])[REPORT]
     ks = sorted({min(100, at), at})
-    with tempfile.TemporaryDirectory() as folder:
-        builds = Builds(Path(folder), vectors, boosting)
-        points = compare(list(specs.values()), builds, reference, ks, timed=arguments.timed)
-    rows: list[dict[str, Any]] = []
-    for point in points:
-        for name, goal in (("p99_ms", _GOAL_MS), (f"recall_loss@{at}", _GOAL_LOSS)):
-            value = point[name]
-            rows.append({"name": f"{point['index']}: {name}", "value": value, "goal": goal, "ok": value <= goal})
+    builds = open_builds(arguments.run, manifest, vectors, boosting)
+    points = compare(list(specs.values()), builds, reference, ks, timed=arguments.timed)
+    rows = against_goals(points, at)
     rows += against_defaults(tuning["defaults"], {point["index"]: point for point in points}, f"overlap@{at}")
     if arguments.json:
         about = {
@@ -84,6 +81,24 @@ def main() -> None:
     console.print(table)
     for row in rows:
         console.print("ok" if row["ok"] else "not ok", row["name"], row["value"], highlight=False, markup=False)
+
+
+def against_goals(points: list[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    """The rows of each point: both p99, and purchase recall lost.
+
+    Args:
+        points: as measured here.
+        at: K of the recall.
+    """
+    loss = f"recall_loss@{at}"
+    goals = {
+        "p99_all_ms": ("p99_all_ms", _GOAL_MS), "p99_ms": ("p99_ms (least of 3)", _GOAL_MS), loss: (loss, _GOAL_LOSS)
+    }  # fmt: skip
+    return [
+        {"name": f"{point['index']}: {label}", "value": point[name], "goal": goal, "ok": point[name] <= goal}
+        for point in points
+        for name, (label, goal) in goals.items()
+    ]
 
 
 def against_defaults(

@@ -19,13 +19,14 @@ from files import digests
 from stand_in_run import DIM, STRINGS, TIMESTAMP, T, begin_run, finish_run, unit, write_requests
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
-from uepp.config import HistoryConfig
+from uepp.config import ExportConfig, HistoryConfig
 from uepp.errors import InputError
 from uepp.evaluation import baselines
 from uepp.evaluation.baselines import Towers
 from uepp.features.requests import RawRequests
 from uepp.pipeline import boosting, stored
 from uepp.retrieval.boosting import read_boosting, write_boosting
+from uepp.retrieval.export import rebuild_index
 from uepp.retrieval.index import search_exact
 
 NUM_PRODUCTS, NUM_KNOWN, NUM_SUBJECTS, K = 400, 380, 10, 5
@@ -245,6 +246,25 @@ def test_quality_that_does_not_count_is_no_boost(tmp_path: Path, call: Call) -> 
     assert result["tuned_on"]["scale"] == 0
     assert all(feature["weight"] == 0 for feature in result["features"])
     assert digests(run / "export") == before
+
+
+def test_what_somebody_else_published_stays(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that bring nothing are of the export that was read, not of one that was boosted meanwhile."""
+    run = write_run(tmp_path / "run", quality_counts=False)
+    assess = boosting._facts
+
+    def meanwhile(*given: Any) -> dict[str, Any]:
+        facts = {"features": [{"name": "theirs", "weight": 0.1}]}
+        quality = np.random.default_rng(1).standard_normal((NUM_PRODUCTS, 1)).astype(np.float32)
+        rebuild_index(run / "export", ExportConfig(), lambda folder: write_boosting(folder, quality, facts))
+        return assess(*given)
+
+    monkeypatch.setattr(boosting, "_facts", meanwhile)
+    assert "was replaced meanwhile; do it again" in call("boost", run).error
+    check_manifest(run / "export")
+    theirs = read_boosting(run / "export")
+    assert theirs is not None
+    assert theirs.features == ("theirs",)
 
 
 def test_what_cannot_be_boosted_is_refused(run: Path, tmp_path: Path, call: Call) -> None:

@@ -19,6 +19,7 @@ from uepp.errors import InputError
 from uepp.pipeline import ranking
 from uepp.relevance.ranker import read_ranker
 from uepp.relevance.ranking_features import Asked
+from uepp.retrieval.export import changed_copy
 from uepp.serving.search import Searcher
 
 NUM_PRODUCTS, NUM_SUBJECTS, TOP = 400, 10, 20
@@ -298,7 +299,9 @@ def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path,
     assert falling[1] < min(-0.6, falling[0] - 0.1)
 
 
-def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(run: Path, call: Call) -> None:
+def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(
+    run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Buyers take the most similar product; the one that was kept before goes."""
     assert call("relevance", "rank", run, "--json").json["chosen"] == "ranker"
     path = run / "mined" / "0123" / "requests.parquet"
@@ -308,6 +311,19 @@ def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(run: Path, call: Ca
     for name in ("targets", "non_repeat_targets"):
         requests = requests.set_column(requests.schema.get_field_index(name), name, first)
     pq.write_table(requests, path)
+
+    with monkeypatch.context() as patch:  # unless it is one that somebody else made meanwhile
+        choose = ranking._choose
+
+        def meanwhile(*given: Any) -> Any:
+            with changed_copy(run / "export") as folder:
+                write_json(folder / "ranker" / "theirs.json", {})
+            return choose(*given)
+
+        patch.setattr(ranking, "_choose", meanwhile)
+        assert "was replaced meanwhile; do it again" in call("relevance", "rank", run).error
+    assert (run / "export" / "ranker" / "theirs.json").exists()
+
     result = call("relevance", "rank", run, "--json").json
     assert result["held_out"]["retrieval"]["ndcg@10"] == 1
     assert result["chosen"] is None

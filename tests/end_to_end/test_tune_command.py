@@ -13,9 +13,10 @@ import yaml
 from commands import Call
 from stand_in_run import DIM, STRINGS, TIMESTAMP, begin_run, finish_run, unit, write_requests
 
-from uepp.artifacts import check_manifest, read_json
+from uepp.artifacts import check_manifest, read_json, write_json
 from uepp.config import ExportConfig
 from uepp.index_families import FAMILIES, parse_spec
+from uepp.pipeline import tuning
 from uepp.retrieval.boosting import write_boosting
 from uepp.retrieval.export import rebuild_index
 from uepp.retrieval.index import search_exact
@@ -124,6 +125,51 @@ def test_auto_means_the_tuned_point_until_the_vectors_are_others(run: Path, call
     assert (result["is_boosted"], result["dim"], result["num_trials"]) == (True, DIM + 1, 4)
     assert len(list((run / "tuning" / "indexes").iterdir())) == 1, "what was built of other vectors is gone"
     assert ProductIndex.open(run / "export").faiss_index.d == DIM + 1
+
+
+def test_nothing_is_built_for_an_export_that_was_replaced(
+    run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indexes of the old vectors stood under the key of the new ones, and the next call published them."""
+    path = run / "export" / "vectors" / "part-00000.npy"
+    find = tuning.load_references
+
+    def reverse(folder: Path) -> None:
+        new = folder / "vectors" / path.name
+        vectors = np.load(new)
+        new.unlink()  # it is a link to the old one
+        np.save(new, vectors[::-1])
+
+    def meanwhile(*given: Any, **about: Any) -> Any:
+        found = find(*given, **about)
+        rebuild_index(run / "export", ExportConfig(), reverse)
+        return found
+
+    first = np.load(path)[0]
+    few = (*QUICK[:4], "--families", "ivf-flat", "--trials", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "load_references", meanwhile)
+        assert "was replaced meanwhile; do it again" in call("tune", run, *few).error
+    assert not list(run.glob("tuning/**/*.faiss"))
+    assert not (run / "tuning" / "trials.jsonl").exists()
+    assert call("tune", run, *few).code == 0
+    found = ProductIndex.open(run / "export").search(np.load(path)[[0, N - 1]], 1).rows
+    assert found.tolist() == [[0], [N - 1]]
+    np.testing.assert_array_equal(np.load(path)[N - 1], first)
+
+
+@pytest.mark.parametrize("has_export", [False, True])
+def test_an_index_that_does_not_fit_is_refused_at_once(run: Path, call: Call, has_export: bool) -> None:
+    """After minutes, and it stood in the configuration: the next export was refused, too."""
+    facts = read_json(run / "run.json")
+    write_json(run / "run.json", facts | {"data": str(run)})
+    if not has_export:
+        (run / "export" / "products.parquet").rename(run / "products.parquet")
+        shutil.rmtree(run / "export")
+    before = (run / "config.yaml").read_text()
+    error = call("export", run, "--index", "ivf-flat:nlist=1000").error
+    assert f"nlist=1000: must be at most the {N} products" in error, "and not: there are no features"
+    assert (run / "config.yaml").read_text() == before
 
 
 def test_a_second_call_goes_on(run: Path, call: Call) -> None:

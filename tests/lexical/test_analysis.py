@@ -1,11 +1,14 @@
 """Terms of the three strengths, and the spelling of numbers, units and dimensions."""
 
+import itertools
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uepp.lexical.analysis import STRENGTHS, Analyzer, fold, trigrams
-from uepp.lexical.units import normalize_numbers
+from uepp.lexical.units import dimensions, normalize_numbers
 
 TUNED = Analyzer.of("tuned")
 
@@ -150,3 +153,26 @@ def test_any_text_gives_terms_without_spaces(strength: str, text: str) -> None:
 @given(text=st.text(alphabet="0123456789./-,'\"x inftwa°", max_size=40))
 def test_numbers_of_any_shape_are_normalised_without_error(text: str) -> None:
     assert normalize_numbers(text) == normalize_numbers(text)
+
+
+def dimensions_by_backtracking(text: str) -> list[str]:
+    """Wherever a dimension may begin, the longest one; time that grows with the cube of the length."""
+    terms = []
+    for match in re.finditer(r"\d[\d.]*(?:[ -]*[a-z]*[ ]*×[ ]*\d[\d.]*)+", text):
+        numbers = re.findall(r"\d+(?:\.\d+)?", match[0])
+        terms += [f"{one}×{other}" for one, other in itertools.pairwise(numbers)]
+        terms += ["×".join(numbers)] if len(numbers) > 2 else []
+    return terms
+
+
+@given(st.lists(st.sampled_from(["1", "25", ".", "..", " ", "-", "inch", "x", "×", " × ", "é", "٣"]), max_size=14))
+def test_dimensions_are_found_without_going_back(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert dimensions(text) == dimensions_by_backtracking(text)
+
+
+@pytest.mark.parametrize("part", ["1", "1.", "1 ", "1.. ", "a", "1a", "1-", "1×", "1 in x "])
+def test_a_long_text_takes_no_longer_than_its_words(part: str) -> None:
+    """A title of 20,000 digits took 13 s; with times that grow as the square this does not end."""
+    text = part * (400_000 // len(part))
+    assert dimensions(text) == dimensions(text + " ®")

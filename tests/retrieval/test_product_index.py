@@ -120,6 +120,38 @@ def test_many_threads_find_what_one_finds(text: str) -> None:
     np.testing.assert_array_equal(np.concatenate(together), np.concatenate(alone))
 
 
+@pytest.mark.parametrize("is_boosted", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ivf-pq-fastscan:nlist=10,subquantizers=2",
+        "ivf-pq-fastscan:nlist=10,subquantizers=2,nprobe=1",
+        "ivf-pq-fastscan-rerank:nlist=10,subquantizers=2,rerank=1",
+    ],
+)
+def test_a_deeper_ranking_begins_with_the_shallower_ones(text: str, is_boosted: bool) -> None:
+    index = index_of(text, is_boosted)
+    depths = [20, 40, 80, 160]
+    plain = [index.search(QUERIES, depth).rows for depth in depths]
+    assert any((deep[:, :20] != plain[0]).any() for deep in plain), "by itself it does not"
+    whole = index.search_on(QUERIES, depths)
+    assert whole.rows.dtype == np.int64
+    assert whole.scores.dtype == whole.similarities.dtype == np.float32
+    for number, depth in enumerate(depths):
+        found = index.search_on(QUERIES, depths[: number + 1])
+        for deep, shallow in zip(whole, found, strict=True):
+            np.testing.assert_array_equal(deep[:, :depth], shallow)
+        # Nothing is lost: as many as the search of that depth finds, at least.
+        assert ((found.rows >= 0).sum(axis=1) >= (plain[number] >= 0).sum(axis=1)).all()
+    for query, rows, similarities in zip(QUERIES, whole.rows, whole.similarities, strict=True):
+        there = rows[rows >= 0].tolist()
+        assert len(set(there)) == len(there)
+        assert rows.tolist() == there + [-1] * (160 - len(there))
+        assert np.isneginf(similarities[len(there) :]).all()
+        expected = [similarity(query, row) for row in there]
+        np.testing.assert_allclose(similarities[: len(there)], expected, atol=1e-3)
+
+
 # In an export
 
 
@@ -222,3 +254,15 @@ def test_a_tuned_point_holds_for_the_same_towers_and_boosting(export: Path, tmp_
     assert carried_point(export, new) == tuned
     write_json(new / "boosting.json", {"features": []})
     assert carried_point(export, new) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "null", '{"tuned": {"index": "flat"}}', '{"tuned": "x"}', '{"tuned": {"index": 1, "key": "KEY"}}',
+     '{"tuned": {"index": "annoy", "key": "KEY"}}', '{"tuned": {"key": "KEY"}}'],
+)  # fmt: skip
+def test_a_damaged_serving_json_has_no_tuned_point(export: Path, content: str) -> None:
+    """It says itself that exporting again mends it, so that must not read it."""
+    write_product_index(export, "flat", {"index": "flat", "key": tuned_key(export)})
+    (export / SERVING).write_text(content.replace("KEY", tuned_key(export)))
+    assert carried_point(export, export) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from uepp.artifacts import read_json, write_json, write_manifest
+from uepp.artifacts import fingerprint, read_json
 from uepp.evaluation.requests import Requests, Targets
 from uepp.features.requests import RawRequests
 from uepp.lexical.bm25 import BM25
@@ -52,48 +52,42 @@ def tunings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def publish(export: Path, chosen: dict[str, dict[str, Any]]) -> None:
-    export.mkdir(exist_ok=True)
-    for name, settings in chosen.items():
-        write_json(export / f"{name}.json", settings)
-    write_manifest(export, run_id="run")
-
-
 def test_what_was_chosen_holds_for_the_same_and_is_chosen_anew_for_others(tmp_path: Path, tunings: list[int]) -> None:
-    (products, generated), selection, export = catalogue(), requests(), tmp_path / "export"
-    first, index = _tune_bm25(export, "one", products, selection, generated)
+    """As soon as it is chosen: what interrupts the export afterwards does not take it away."""
+    (products, generated), selection, folder = catalogue(), requests(), tmp_path / "baselines"
+    first, index = _tune_bm25(folder, "one", products, selection, generated)
     assert len(tunings) == 2
     assert list(first) == ["bm25", "bm25_expanded"]
     assert first["bm25_expanded"]["recall@100"] == 1.0 > first["bm25"]["recall@100"]
     assert first["bm25"]["version"] == "one"
     assert index.settings.weights["generated"] > 0, "the better one is indexed"
-    publish(export, first)
 
-    again, same = _tune_bm25(export, "one", products, selection, generated)
+    again, same = _tune_bm25(folder, "one", products, selection, generated)
     assert len(tunings) == 2, "nothing is tuned again"
-    assert again == {name: read_json(export / f"{name}.json") for name in first} == first
+    assert again == first
+    for name, settings in first.items():
+        assert read_json(folder / f"{name}.json") == settings | {"digest": fingerprint(settings)}
     for one, other in zip(index.search(NAMES, 5), same.search(NAMES, 5), strict=True):
         np.testing.assert_array_equal(one, other)
-    alone, plain = _tune_bm25(export, "one", products, selection, None)
+    alone, plain = _tune_bm25(folder, "one", products, selection, None)
     assert len(tunings) == 2
     assert (list(alone), plain.settings.weights.get("generated", 0)) == (["bm25"], 0)
 
-    assert _tune_bm25(export, "two", products, selection, generated)[0]["bm25"]["version"] == "two"
+    assert _tune_bm25(folder, "two", products, selection, generated)[0]["bm25"]["version"] == "two"
     assert len(tunings) == 4
 
 
-@pytest.mark.parametrize("damage", ["changed", "not JSON", "gone", "no manifest"])
+@pytest.mark.parametrize("damage", ["changed", "not JSON", "gone", "[]", "{}"])
 def test_what_somebody_changed_is_chosen_anew(tmp_path: Path, tunings: list[int], damage: str) -> None:
-    """Exporting again is what mends an export."""
-    (products, _), selection, export = catalogue(), requests(), tmp_path / "export"
-    publish(export, _tune_bm25(export, "one", products, selection, None)[0])
-    path = export / "bm25.json"
+    (products, _), selection, folder = catalogue(), requests(), tmp_path / "baselines"
+    _tune_bm25(folder, "one", products, selection, None)
+    path = folder / "bm25.json"
     if damage == "changed":
         path.write_text(path.read_text().replace('"word": 1.0', '"word": 0.5'))
-    elif damage == "not JSON":
-        path.write_text("{")
+    elif damage == "gone":
+        path.unlink()
     else:
-        (path if damage == "gone" else export / "manifest.json").unlink()
-    chosen, _ = _tune_bm25(export, "one", products, selection, None)
+        path.write_text("{" if damage == "not JSON" else damage)
+    chosen, _ = _tune_bm25(folder, "one", products, selection, None)
     assert len(tunings) == 2
     assert chosen["bm25"]["weights"]["word"] == 1.0

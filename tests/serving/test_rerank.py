@@ -19,6 +19,7 @@ from uepp.artifacts import read_json, write_json
 from uepp.config import ServingConfig
 from uepp.errors import InputError
 from uepp.relevance.ranker import FACTS, MODEL, RANKER, read_ranker
+from uepp.retrieval.product_index import Found
 from uepp.serving.app import create_app
 from uepp.serving.cache import RankingCache
 from uepp.serving.metrics import Metrics
@@ -103,6 +104,27 @@ def test_pages_are_of_one_order(searcher: Searcher, ranked_run: Path) -> None:
     assert [product for page in pages for product in ids(page)] == whole
     shallow = Searcher(ranked_run, depth=1)
     assert ids(shallow.search("east", 3, rerank=True)) == whole[:3], "the first page is ranked among the first ten, too"
+
+
+@pytest.mark.parametrize("about", [{}, {"min_similarity": 0.5}])
+def test_the_ranker_is_not_asked_about_later_pages(ranked_run: Path, about: dict[str, Any]) -> None:
+    """Where an index finds other products when it is asked for more, the first page stays what it was."""
+    searcher = Searcher(ranked_run, depth=TOP)
+    find = searcher.index.search
+
+    def odd_ones_later(queries: np.ndarray, k: int, *, boosted: bool = True) -> Found:
+        whole = find(queries, NUM_DIRECTIONS, boosted=boosted)
+        order = np.r_[0:NUM_DIRECTIONS:2, 1:NUM_DIRECTIONS:2] if k == TOP else np.arange(NUM_DIRECTIONS)
+        return Found(*(part[:, order[:k]] for part in whole))
+
+    searcher.index.search = odd_ones_later  # type: ignore[method-assign]
+    first = searcher.search("east", TOP, rerank=True, **about)
+    whole = searcher.search("east", NUM_DIRECTIONS, rerank=True, **about)
+    assert {int(one[1:]) % 2 for one in ids(first)} == {0}
+    assert ids(whole)[: len(first)] == ids(first)
+    assert [hit.ranker_rank for hit in whole] == [*range(1, len(first) + 1), *[None] * (len(whole) - len(first))]
+    assert len(whole) > len(first)
+    assert len(set(ids(whole))) == len(whole)
 
 
 def test_what_is_left_out_stays_out(searcher: Searcher) -> None:

@@ -11,6 +11,8 @@ from compass import HALF, NUM_DIRECTIONS, PRODUCTS, Traveller, directions, make_
 
 from uepp.errors import InputError
 from uepp.lexical.bm25 import BM25
+from uepp.retrieval.product_index import Found
+from uepp.serving import search
 from uepp.serving.cache import RankingCache
 from uepp.serving.requests import Request, words_of
 from uepp.serving.search import Hit, Searcher
@@ -288,6 +290,35 @@ def test_fused_pages_are_one_ranking(rose_run: Path) -> None:
     assert [one for page in pages for one in page] == whole[:24]
     without = [one for one in whole if one not in whole[1:3]]
     assert ids(shallow.search("chair east", 5, exclude=whole[1:3], fusion=True)) == without[:5]
+
+
+def moody(searcher: Searcher) -> Searcher:
+    """With an index that gives other products for every depth, as a re-ranked one may."""
+    search = searcher.index.search
+
+    def moody_search(queries: np.ndarray, k: int, *, boosted: bool = True) -> Found:
+        whole = search(queries, NUM_DIRECTIONS, boosted=boosted)
+        order = np.random.default_rng(k).permutation(NUM_DIRECTIONS)[:k]
+        return Found(*(part[:, order] for part in whole))
+
+    searcher.index.search = moody_search  # type: ignore[method-assign]
+    return searcher
+
+
+@pytest.mark.parametrize("about", [{}, {"fusion": True}, {"exclude": ["p003", "p010"]}, {"min_similarity": 0.2}])
+def test_pages_fit_each_other_whatever_the_index_does(
+    rose_run: Path, monkeypatch: pytest.MonkeyPatch, about: dict[str, Any]
+) -> None:
+    """Page 21 showed products of page 20 again: the first 200 of 400 are not the 200 that were asked for."""
+    monkeypatch.setattr(search, "FUSION_DEPTH", 6)
+    searcher = moody(Searcher(rose_run, depth=3))
+    shown = [one for offset in range(0, 30, 2) for one in ids(searcher.search("chair", 2, offset=offset, **about))]
+    assert len(shown) == len(set(shown))
+    whole = {f"p{number:03d}" for number in range(NUM_DIRECTIONS)} - set(about.get("exclude", ()))
+    if "min_similarity" in about:
+        assert set(shown) < whole
+    else:
+        assert set(shown) == whole
 
 
 def test_fusion_is_that_of_both_rankings_by_hand(rose: Searcher, rose_run: Path) -> None:

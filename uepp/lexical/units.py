@@ -97,7 +97,8 @@ _UNIT = re.compile(
 )
 _WORD = re.compile(rf"\b(?:{'|'.join(sorted(_UNIT_OF_WORD, key=len, reverse=True))})\b\.?")
 _BY = re.compile(rf"(?<=\d)(\s*-?(?:{'|'.join(_LENGTHS)})\b)?(?:\s*[wdhl]\b\.?)?\s*(?:x|\bby\b)\s*(?=\d)")
-_DIMENSIONS = re.compile(rf"\d[\d.]*(?:[ -]*[a-z]*[ ]*{TIMES}[ ]*\d[\d.]*)+")
+# From the begin of a run of digits, and possessive: what is tried once is enough, so the time is linear in the text.
+_DIMENSIONS = re.compile(rf"(?<![\d.])\.*+\d[\d.]*+(?:[ -]*+[a-z]*+[ ]*+{TIMES}[ ]*+\d[\d.]*+)+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 

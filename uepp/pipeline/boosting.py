@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 import uepp
 from uepp.artifacts import atomic_directory, read_json, write_json
-from uepp.config import BoostingConfig, Config, load_config
+from uepp.config import BoostingConfig, Config, Given, load_config
 from uepp.errors import InputError
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.boosting import Window, compare, plot_trade_off, trade_off
@@ -105,7 +105,7 @@ def boost(
             hydrate = partial(write_boosting, quality=quality[:, kept], facts=written)
             rebuild_index(export_dir, config.export, hydrate, seen=manifest)
     else:
-        unboost(run_dir, console)
+        unboost(run_dir, console, seen=manifest)
 
     # ---------------------------------------------------------------------- what it brings, on the report window
     result: dict[str, Any] = {**facts, "is_boosted": is_boosted, "report": None}
@@ -131,21 +131,31 @@ def boost(
     return result
 
 
-def unboost(run_dir: Path, console: Console) -> bool:
-    """Take the boosting out of a run's export and build its index without; False where there is none."""
+def unboost(run_dir: Path, console: Console, *, seen: dict[str, Any] | None = None) -> bool:
+    """Take the boosting out of a run's export and build its index without; False where there is none.
+
+    Args:
+        run_dir: a run with an export.
+        console: for progress.
+        seen: manifest of the export that is meant; none: the one that is there.
+
+    Raises:
+        InputError: no export, another writer, or one that has replaced it since.
+    """
     config = read_run(run_dir)[0]
     export_dir = open_export(run_dir)
     if not (export_dir / BOOSTING).exists():
         return False
     with announced(console, "index without boosting"):
-        rebuild_index(export_dir, config.export, remove_boosting)
+        rebuild_index(export_dir, config.export, remove_boosting, seen=seen)
     return True
 
 
 def _with(config: Config, run_dir: Path, **changes: Any) -> Config:
     """The configuration with options of the command line, checked as settings are."""
-    overrides = [f"boosting.{key}={value}" for key, value in changes.items() if value is not None]
-    return load_config(str(run_dir / "config.yaml"), overrides) if overrides else config
+    options = {"at": "--at", "num_trials": "--trials", "max_boost": "--max-boost"}
+    given = [Given(options[key], {"boosting": {key: value}}) for key, value in changes.items() if value is not None]
+    return load_config(str(run_dir / "config.yaml"), given=given) if given else config
 
 
 def _drawn(requests: Requests) -> np.ndarray:

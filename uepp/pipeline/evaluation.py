@@ -29,7 +29,8 @@ from uepp.features.catalog import num_products_before
 from uepp.features.text import query_keys
 from uepp.pipeline.stored import parts_of_export, read_run
 from uepp.relevance.ranker import queries_known_to_ranker
-from uepp.retrieval.export import open_export
+from uepp.retrieval.export import LEXICAL, open_export
+from uepp.retrieval.product_index import INDEX, SERVING
 from uepp.retrieval.refresh import refuse_refreshed
 from uepp.runs.directory import add_cost, announced
 
@@ -112,7 +113,7 @@ def evaluate_run(
     metrics = {
         "run_id": manifest["run_id"],
         "version": fingerprint(
-            manifest["files"], sha256(path), list(config.evaluation.recall_at), segments.rule, uepp.__version__
+            _read_of_export(manifest), sha256(path), config.evaluation.recall_at, segments.rule, uepp.__version__
         ),
         "export": parts_of_export(manifest),
         **figures,
@@ -132,6 +133,13 @@ def evaluate_run(
     with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as table:
         table.write_text(markdown(kept), encoding="utf-8")
     return metrics, target
+
+
+def _read_of_export(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Digests of what figures depend on: towers by their weights, and no index, since the search is exact."""
+    unread = ("query_tower/", "product_tower/", f"{LEXICAL}/", INDEX, SERVING)
+    files = {name: digest for name, digest in manifest["files"].items() if not name.startswith(unread)}
+    return files | parts_of_export(manifest)
 
 
 def _with_kept(target: Path, metrics: dict[str, Any]) -> dict[str, Any]:

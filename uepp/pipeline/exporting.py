@@ -7,7 +7,7 @@ import pyarrow as pa
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import MANIFEST, fingerprint, read_json, sha256
+from uepp.artifacts import fingerprint, read_json, sha256, write_json
 from uepp.config import save_config
 from uepp.data.schema import read_products
 from uepp.errors import InputError
@@ -25,21 +25,29 @@ from uepp.relevance.ranker import has_ranker
 from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import rebuild_index, write_export
 from uepp.retrieval.operations import not_in_tensorflow_serving
+from uepp.retrieval.product_index import choose_spec
 from uepp.runs.directory import announced
 from uepp.training.loop import restore
 
 
-def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
+def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | None = None) -> None:
     """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`.
 
     Args:
         run_dir: a trained run.
         console: for progress.
         tune: whether to tune BM25; without, the export cannot be compared with it.
+        index: spec of the index, which becomes the run's; none: the run's.
+
+    Raises:
+        InputError: a run that was not trained, another catalogue than then, or an index that does not fit it.
     """
-    config, facts, mined = read_run(run_dir)
+    _, facts, mined = read_run(run_dir)
+    config = config_with_index(run_dir, index)
     _refuse_other_catalogue(run_dir, facts)
     products = read_products(Path(facts["data"]))
+    # before the long part; a tuned point, which belongs to the towers, is looked at when these are there
+    choose_spec(config.export.index, products.num_rows, config.model.output_dim)
     fitted = Fitted.load(run_dir / "features", config.features)
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
     bm25: dict[str, dict[str, Any]] = {}
@@ -51,7 +59,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
             if fitted.text_encoder is not None and generated is not None:
                 made_of.append(fitted.text_encoder / GENERATED)
             version = fingerprint("bm25", [sha256(path) for path in made_of], uepp.__version__)
-            bm25, lexical = _tune_bm25(run_dir / "export", version, products, selection, generated)
+            bm25, lexical = _tune_bm25(run_dir / "baselines", version, products, selection, generated)
             if not len(selection):
                 console.print("  note: no request on the selection days, so BM25 has its default settings")
     was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
@@ -76,6 +84,8 @@ def export(run_dir: Path, console: Console, *, tune: bool = True) -> None:
         for tower in ("query_tower", "product_tower"):
             if missing := not_in_tensorflow_serving(run_dir / "export" / tower):
                 console.print(f"  note: TensorFlow Serving lacks operations of {tower}: {', '.join(missing)}")
+    if index is not None:
+        save_config(config, run_dir / "config.yaml")
     if was_boosted:
         note = f"the export was boosted, the new one is not; boost it with: uepp boost {run_dir}"
         console.print(f"  note: {note}", markup=False, soft_wrap=True)
@@ -98,58 +108,59 @@ def _refuse_other_catalogue(run_dir: Path, facts: dict[str, Any]) -> None:
 
 def export_index(run_dir: Path, index: str, console: Console) -> None:
     """Give an existing export another index; without an export, make one with it."""
-    _, facts, _ = read_run(run_dir)
+    if not (run_dir / "export").is_dir():
+        export(run_dir, console, index=index)
+        return
+    read_run(run_dir)  # refuses what is none
     config = config_with_index(run_dir, index)
-    if (run_dir / "export").is_dir():
-        with announced(console, f"index: {index}"):
-            rebuild_index(run_dir / "export", config.export)
-        # only now: an index that does not fit the data leaves it as it was
-        save_config(config, run_dir / "config.yaml")
-    else:
-        _refuse_other_catalogue(run_dir, facts)
-        save_config(config, run_dir / "config.yaml")
-        export(run_dir, console)
+    with announced(console, f"index: {index}"):
+        rebuild_index(run_dir / "export", config.export)
+    # only now: an index that does not fit the data leaves it as it was
+    save_config(config, run_dir / "config.yaml")
 
 
 def _tune_bm25(
-    export_dir: Path, version: str, products: pa.Table, selection: Requests, generated: pa.Table | None
+    folder: Path, version: str, products: pa.Table, selection: Requests, generated: pa.Table | None
 ) -> tuple[dict[str, dict[str, Any]], BM25]:
     """What is chosen for `bm25.json`, with generated queries also for `bm25_expanded.json`, and the better one's index.
 
     Args:
-        export_dir: of an earlier export, whose choice holds where its version is the same.
+        folder: where a choice is kept as soon as it is made, and holds where its version is the same.
         version: of all that the choice depends on.
         products: the catalogue.
         selection: requests to choose on.
         generated: queries that a model generated for the products; none: there are none.
     """
     names = ["bm25"] if generated is None else ["bm25", "bm25_expanded"]
-    chosen = _kept(export_dir, names, version)
+    chosen = _kept(folder, names, version)
     if not chosen:
         indexes = {"bm25": BM25.build(lexical_texts(products, generated), "tuned")}
         if generated is not None:
             indexes["bm25_expanded"] = indexes["bm25"]
             indexes["bm25_expanded"].analyze_all()
             indexes["bm25"] = indexes["bm25_expanded"].without("generated")
-        chosen = {name: {"version": version, **_choose(indexes[name], selection)} for name in names}
+        for name in names:
+            chosen[name] = {"version": version, **_choose(indexes[name], selection)}
+            write_json(folder / f"{name}.json", {**chosen[name], "digest": fingerprint(chosen[name])})
         return chosen, indexes[_better(chosen)]
     better = _better(chosen)
     texts = lexical_texts(products, generated if better == "bm25_expanded" else None)
     return chosen, BM25.build(texts, "tuned", settings_of(chosen[better]))
 
 
-def _kept(export_dir: Path, names: list[str], version: str) -> dict[str, dict[str, Any]]:
-    """What an earlier export chose, where all of it holds and is as it was written; else nothing."""
-    try:
-        files = read_json(export_dir / MANIFEST)["files"]
-        kept = {name: read_json(export_dir / f"{name}.json") for name in names}
-        is_kept = all(
-            one["version"] == version and files[f"{name}.json"] == sha256(export_dir / f"{name}.json")
-            for name, one in kept.items()
-        )
-    except (InputError, KeyError, TypeError):  # another version's, or damaged: that is what an export mends
-        return {}
-    return kept if is_kept else {}
+def _kept(folder: Path, names: list[str], version: str) -> dict[str, dict[str, Any]]:
+    """What was chosen before, where all of it holds and is as it was written; else nothing."""
+    kept = {}
+    for name in names:
+        try:
+            one = read_json(folder / f"{name}.json")
+            digest = one.pop("digest")
+        except (InputError, KeyError, TypeError, AttributeError):  # not there, or damaged
+            return {}
+        if one.get("version") != version or digest != fingerprint(one):
+            return {}
+        kept[name] = one
+    return kept
 
 
 def _choose(index: BM25, selection: Requests) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def rank(
         "held_out": held_out,
     }
     if chosen is None:
-        unrank(run_dir, console)
+        unrank(run_dir, console, seen=manifest)
     else:
         own = {
             "relevance": chosen,
@@ -219,13 +219,22 @@ def rank(
     return result
 
 
-def unrank(run_dir: Path, console: Console) -> bool:
-    """Take the ranker out of a run's export; False where there is none."""
+def unrank(run_dir: Path, console: Console, *, seen: dict[str, Any] | None = None) -> bool:
+    """Take the ranker out of a run's export; False where there is none.
+
+    Args:
+        run_dir: a run with an export.
+        console: for progress.
+        seen: manifest of the export that is meant; none: the one that is there.
+
+    Raises:
+        InputError: no export, another writer, or one that has replaced it since.
+    """
     export_dir = open_export(run_dir)
     if not has_ranker(export_dir):
         return False
-    manifest = read_json(export_dir / MANIFEST)
-    with announced(console, "export without a ranker"), changed_copy(export_dir, manifest) as folder:
+    seen = read_json(export_dir / MANIFEST) if seen is None else seen
+    with announced(console, "export without a ranker"), changed_copy(export_dir, seen) as folder:
         remove_ranker(folder)
     return True
 

@@ -25,11 +25,12 @@ from uepp.index_families import AUTO, FAMILIES
 from uepp.pipeline.stored import read_run, read_windows
 from uepp.retrieval.ann import Builds, Reference
 from uepp.retrieval.ann_report import as_markdown, plot_trials
-from uepp.retrieval.boosting import read_boosting
+from uepp.retrieval.boosting import Boosting, read_boosting
 from uepp.retrieval.embed import embed_queries, load_tower
 from uepp.retrieval.export import open_export, rebuild_index
 from uepp.retrieval.operating_point import HELD_OUT, REPORT, TUNED_ON, Task, decide, run_trials
 from uepp.retrieval.product_index import tuned_key
+from uepp.retrieval.replacing import refuse_replaced
 from uepp.retrieval.trials import TrialLog
 from uepp.retrieval.vectors import ProductVectors
 from uepp.runs.directory import announced
@@ -73,6 +74,7 @@ def tune(
     manifest = read_json(export_dir / "manifest.json")
     config, _, mined = read_run(run_dir)
     vectors, boosting = ProductVectors.open(export_dir), read_boosting(export_dir)
+    tuned_for = tuned_key(export_dir)
     tried = _families(families)
     depth = min(config.serving.depth, len(vectors))
     at = depth if at is None else at
@@ -98,10 +100,12 @@ def tune(
 
     # ---------------------------------------------------------------------------------------------------- trials
     folder = run_dir / "tuning"
-    key = _content_key(export_dir)
-    builds = Builds(_indexes(folder, key), vectors, boosting)
+    builds = open_builds(run_dir, manifest, vectors, boosting)
     task = Task(builds, references, len(vectors), vectors.dim, at, budget_ms, tried)
-    log = TrialLog(folder / "trials.jsonl", _trial_key(key, export_dir, mined, numbers[TUNED_ON], at))
+    # What a measurement depends on besides the point: vectors, towers, requests, K, and the machine.
+    machine = (platform.node(), os.cpu_count(), faiss.get_compile_options())
+    measured = fingerprint(_content_key(manifest), tuned_for, mined.name, numbers[TUNED_ON], at, machine)
+    log = TrialLog(folder / "trials.jsonl", measured)
     with announced(console, "trials"):
         run_trials(
             task,
@@ -141,7 +145,7 @@ def tune(
     figures = without_nan(decision.row)
     point = {
         **{name: value for name, value in figures.items() if name != "label"},
-        "key": tuned_key(export_dir),
+        "key": tuned_for,
         **facts,
         "measured_on": decision.reported_on,
         "num_requests": numbers[decision.reported_on],
@@ -204,27 +208,32 @@ def _share(key: str) -> float:
     return int(hashlib.md5(key.encode()).hexdigest()[:8], 16) / 16**8
 
 
-def _content_key(export_dir: Path) -> str:
-    """What an index is built of: the vectors and their boosting, and the Faiss that builds it."""
-    files = read_json(export_dir / "manifest.json")["files"]
-    built_of = {name: sha for name, sha in files.items() if name.startswith(("vectors/", "boosting", "quality"))}
-    return fingerprint(built_of, faiss.__version__)
+def open_builds(run_dir: Path, seen: dict[str, Any], vectors: ProductVectors, boosting: Boosting | None) -> Builds:
+    """What was built of a run's vectors, and is built from now on; what was built of others is removed.
 
+    Args:
+        run_dir: a run with an export.
+        seen: manifest of the export, read before the next two were opened.
+        vectors: of the export.
+        boosting: likewise.
 
-def _trial_key(content_key: str, export_dir: Path, mined: Path, num_requests: int, at: int) -> str:
-    """What a measurement depends on besides the point: vectors, towers, requests, K, and the machine."""
-    machine = (platform.node(), os.cpu_count(), faiss.get_compile_options())
-    return fingerprint(content_key, tuned_key(export_dir), mined.name, num_requests, at, machine)
-
-
-def _indexes(folder: Path, key: str) -> Path:
-    """Folder of what was built; what was built of other vectors is removed."""
-    indexes = folder / "indexes"
+    Raises:
+        InputError: the export was replaced since, so nobody knows of which one the vectors are.
+    """
+    refuse_replaced(run_dir / "export", seen)
+    indexes, key = run_dir / "tuning" / "indexes", _content_key(seen)
     for other in indexes.glob("*"):
         if other.name != key:
             shutil.rmtree(other)
     (indexes / key).mkdir(parents=True, exist_ok=True)
-    return indexes / key
+    return Builds(indexes / key, vectors, boosting)
+
+
+def _content_key(manifest: dict[str, Any]) -> str:
+    """What an index is built of: the vectors and their boosting, and the Faiss that builds it."""
+    files = manifest["files"]
+    built_of = {name: sha for name, sha in files.items() if name.startswith(("vectors/", "boosting", "quality"))}
+    return fingerprint(built_of, faiss.__version__)
 
 
 def _now() -> str:

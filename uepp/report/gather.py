@@ -167,9 +167,17 @@ def _of_run(path: Path, run_id: str) -> dict[str, Any] | None:
 
 
 def _boosting(run_dir: Path, export: Path, run_id: str) -> dict[str, Any] | None:
-    """The report of boosting, unless it was taken away again."""
-    found = _of_run(run_dir / "boosting" / "report.json", run_id)
-    return found if found is not None and found["is_boosted"] == (export / BOOSTING).exists() else None
+    """The report of boosting, unless that was taken away again, or the export has other weights by now."""
+    found, path = _of_run(run_dir / "boosting" / "report.json", run_id), export / BOOSTING
+    if found is None or found["is_boosted"] != path.exists():
+        return None
+    return found if not path.exists() or _weights(found) == _weights(read_json(path)) else None
+
+
+def _weights(boosting: dict[str, Any]) -> dict[str, float]:
+    """What counts, by name; a report also has the features that do not."""
+    weights = {feature["name"]: feature["weight"] for feature in boosting.get("features", ())}
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def _tuning(run_dir: Path, export: Path, run_id: str) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, write_vectors
-from uepp.retrieval.product_index import carried_point, write_product_index
+from uepp.retrieval.product_index import carried_point, choose_spec, write_product_index
 from uepp.retrieval.replacing import replacing
 
 _CONTEXT_TABLES = ("graph", "query_counts")
@@ -88,6 +88,9 @@ def write_export(
         run_id: of the run; the manifest repeats it.
         lexical: the BM25 to fuse with at serving; none: no fusion.
         text_vectors: float32 [N, d], what a frozen text encoder makes of the products; none: it encodes them, again.
+
+    Raises:
+        InputError: an index that does not fit these products, or another writer.
     """
     with replacing(directory) as folder:
         of_query = QueryFeatures(config, fitted, model.text_encoder)
@@ -101,6 +104,9 @@ def write_export(
         }
         for name, module in modules.items():
             tf.saved_model.save(module, str(folder / name), signatures=module.serve)
+        # before the long part: an index that does not fit
+        tuned = carried_point(directory, folder)
+        choose_spec(config.export.index, products.num_rows, config.model.output_dim, tuned)
         pq.write_table(products, folder / "products.parquet")
         pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
         neighbors = write_neighbors(folder, config, products, mined)
@@ -115,7 +121,7 @@ def write_export(
             lexical.save(folder / LEXICAL)
         if generated is not None:
             pq.write_table(generated, folder / GENERATED)
-        write_product_index(folder, config.export.index, carried_point(directory, folder))
+        write_product_index(folder, config.export.index, tuned)
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__, num_products=products.num_rows)
 
 

@@ -1,6 +1,6 @@
 """A catalogue's index as search uses it: query vectors in; product indexes, scores and similarities out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,20 @@ class Found(NamedTuple):
     rows: np.ndarray
     scores: np.ndarray
     similarities: np.ndarray
+
+    def continued(self, deeper: "Found") -> "Found":
+        """These products, then those that only a deeper search found, in its order: as many as that one has, K.
+
+        Args:
+            deeper: of the same queries, [B, K].
+        """
+        again = [np.isin(found, known) for found, known in zip(deeper.rows, self.rows, strict=True)]
+        rows = np.concatenate([self.rows, np.where(again, -1, deeper.rows)], axis=1)
+        places = np.argsort(rows < 0, axis=1, kind="stable")[:, : deeper.rows.shape[1]]
+        rows = np.take_along_axis(rows, places, axis=1)
+        both = (np.concatenate(parts, axis=1) for parts in zip(self[1:], deeper[1:], strict=True))
+        scores, similarities = (np.where(rows < 0, -np.inf, np.take_along_axis(a, places, axis=1)) for a in both)
+        return Found(rows, scores, similarities)
 
 
 class ProductIndex:
@@ -102,6 +116,23 @@ class ProductIndex:
             rows, scores, similarities = (np.take_along_axis(a, order, axis=1) for a in (rows, scores, similarities))
         return Found(_wide(rows, k, -1), _wide(scores, k, -np.inf), _wide(similarities, k, -np.inf))
 
+    def search_on(self, queries: np.ndarray, depths: Sequence[int], *, boosted: bool = True) -> Found:
+        """The best products of the last depth, which begin with those of each depth before.
+
+        An approximate index that is asked for 400 need not begin with the 200 that it gives when it is asked for these
+        (it re-ranks, or walks, further), and equal scores are ordered anyhow. So each depth is searched, and what only
+        a deeper one finds stands behind the others, whatever its score.
+
+        Args:
+            queries: float32 [B, d], of length 1.
+            depths: increasing; the last is K.
+            boosted: as of `search`.
+        """
+        found = self.search(queries, depths[0], boosted=boosted)
+        for depth in depths[1:]:
+            found = found.continued(self.search(queries, depth, boosted=boosted))
+        return found
+
 
 def read_serving(export: Path) -> dict[str, Any]:
     """`serving.json` of an export: the index, and the operating point that was tuned.
@@ -152,10 +183,12 @@ def choose_spec(index: str, num_products: int, dim: int, tuned: dict[str, Any] |
 
 def carried_point(old: Path, new: Path) -> dict[str, Any] | None:
     """The operating point that was tuned for an export, where it holds for another one: same towers, same boosting."""
-    if not (old / SERVING).is_file():
-        return None
-    tuned = read_json(old / SERVING).get("tuned")
-    return tuned if tuned is not None and tuned["key"] == tuned_key(new) else None
+    try:
+        tuned: dict[str, Any] = read_json(old / SERVING)["tuned"]
+        parse_spec(tuned["index"])
+        return tuned if tuned["key"] == tuned_key(new) else None
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return None  # nothing tuned, or damaged: that is what an export mends
 
 
 def tuned_key(export: Path) -> str:

@@ -33,7 +33,13 @@ def replacing(directory: Path, seen: dict[str, Any] | None = None) -> Iterator[P
         if is_locked:
             for left in directory.parent.glob(f".{directory.name}.*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
-        if seen is not None and read_json(directory / MANIFEST) != seen:
-            raise InputError(f"{directory}: was replaced meanwhile; do it again, with the new one")
+        if seen is not None:
+            refuse_replaced(directory, seen)
         with atomic_directory(directory) as folder:
             yield folder
+
+
+def refuse_replaced(directory: Path, seen: dict[str, Any]) -> None:
+    """Raise `InputError` where an export is another one than when its manifest was read."""
+    if read_json(directory / MANIFEST) != seen:
+        raise InputError(f"{directory}: was replaced meanwhile; do it again, with the new one")

@@ -111,7 +111,10 @@ class Guard:
         return None
 
     def _is_own(self, origin: str, host: str) -> bool:
-        netloc = urlsplit(origin).netloc
+        try:
+            netloc = urlsplit(origin).netloc
+        except ValueError:  # http://[
+            return False
         return bool(netloc) and (netloc == host or (self._hosts is not None and _name(netloc) in self._hosts))
 
     async def _read(self, scope: Scope, receive: Receive) -> "Receive | _Refusal":

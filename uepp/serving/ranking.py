@@ -24,6 +24,7 @@ class Question:
         boosted: False wherever there is no boosting.
         min_similarity: none: all stay.
         asked: what the ranker reads of the request; none: it is not asked.
+        floor: products that are ranked at least, as for the first page; none: all of `depth`.
     """
 
     features: Features
@@ -32,6 +33,17 @@ class Question:
     boosted: bool
     min_similarity: float | None
     asked: Asked | None = field(default=None, compare=False)
+    floor: int | None = field(default=None, compare=False)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths of the pages up to this one: the ranking of each begins with the one before."""
+        depths = []
+        depth = self.floor or self.depth
+        while depth < self.depth:
+            depths.append(depth)
+            depth *= 2
+        return (*depths, self.depth)
 
     @property
     def options(self) -> tuple[Any, ...]:
@@ -135,6 +147,23 @@ def fused(towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, d
         towers_ranks=_ranks(rows, towers.rows),
         lexical_ranks=_ranks(rows, lexical_rows),
     )
+
+
+def continued(ranking: Ranking, deeper: Ranking, depth: int) -> Ranking:
+    """A ranking, then what only a deeper one has, in that one's order; the ranker was not asked about it.
+
+    Args:
+        ranking: of the pages before.
+        deeper: of the same question.
+        depth: products kept, at most.
+    """
+    is_new = ~np.isin(deeper.rows, ranking.rows)
+    names = ("rows", "scores", "similarities", "towers_ranks", "lexical_ranks")
+    parts = {name: np.concatenate([getattr(ranking, name), getattr(deeper, name)[is_new]])[:depth] for name in names}
+    ranks = ranking.ranker_ranks
+    if ranks is not None:
+        ranks = np.concatenate([ranks, np.zeros(np.count_nonzero(is_new), ranks.dtype)])[:depth]
+    return Ranking(**parts, ranker_ranks=ranks)
 
 
 def first_of(rankings: Sequence[Ranking], number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from uepp.retrieval.vectors import ProductVectors
 from uepp.serving.cache import RankingCache
 from uepp.serving.catalogue import Catalogue
 from uepp.serving.people import People
-from uepp.serving.ranking import Question, Ranking, depth_of, first_of, fused, of_towers, reranked
+from uepp.serving.ranking import Question, Ranking, continued, depth_of, first_of, fused, of_towers, reranked
 from uepp.serving.requests import FeatureReader, Request
 
 _AT_ONCE = 256  # requests in one call of the tower
@@ -212,10 +212,11 @@ class Searcher:
             floor = max(floor, FUSION_DEPTH)  # and so would this one be
         needed = request.offset + request.k + len(self.catalogue.rows(set(request.exclude)))
         depth = depth_of(needed, floor, len(self.catalogue))
-        return Question(features, depth, request.fusion, request.boosted and self.has_boosting, threshold, asked)
+        boosted = request.boosted and self.has_boosting
+        return Question(features, depth, request.fusion, boosted, threshold, asked, floor)
 
     def rank(self, questions: Sequence[Question]) -> list[Ranking]:
-        """Answer questions by one call of the tower, and one search of the index for each depth that is asked for."""
+        """Answer questions by one call of the tower, and a search of the index for each depth up to theirs."""
         parts = [questions[begin : begin + _AT_ONCE] for begin in range(0, len(questions), _AT_ONCE)]
         return [ranking for part in parts for ranking in self._rank(part)]
 
@@ -256,17 +257,19 @@ class Searcher:
         with self._timed("tower"):
             inputs = self.reader.inputs([question.features for question in questions])
             vectors = self._query_tower(**inputs)["embedding"].numpy()
-        alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        alike: dict[tuple[tuple[int, ...], bool], list[int]] = defaultdict(list)
         for number, question in enumerate(questions):
-            alike[question.depth, question.boosted].append(number)
-        rankings: dict[int, Ranking] = {}
-        for (depth, boosted), numbers in alike.items():
+            alike[question.depths, question.boosted].append(number)
+        by_depth: dict[int, list[Ranking]] = {}
+        for (depths, boosted), numbers in alike.items():
             with self._timed("index"):
-                found = self.index.search(vectors[numbers], depth, boosted=boosted)
+                found = self.index.search_on(vectors[numbers], depths, boosted=boosted)
             for row, number in enumerate(numbers):
-                rankings[number] = of_towers(
-                    found.rows[row], found.scores[row], found.similarities[row], questions[number].min_similarity
-                )
+                rows, scores, similarities = (part[row] for part in found)
+                least = questions[number].min_similarity
+                by_depth[number] = [
+                    of_towers(rows[:depth], scores[:depth], similarities[:depth], least) for depth in depths
+                ]
         for number, question in enumerate(questions):
             if question.fusion and self._lexical is not None:
                 with self._timed("lexical"):
@@ -274,8 +277,15 @@ class Searcher:
                     rows = rows[rows >= 0].astype(np.int64)
                 with self._timed("fusion"):
                     similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
-                    rankings[number] = fused(rankings[number], rows, similarities, question.depth)
-        self._rerank(questions, rankings)
+                    by_depth[number] = [
+                        fused(towers, rows[:depth], similarities[:depth], depth)
+                        for towers, depth in zip(by_depth[number], question.depths, strict=True)
+                    ]
+        rankings = {number: of_depths[0] for number, of_depths in by_depth.items()}
+        self._rerank(questions, rankings)  # before what only later pages show
+        for number, question in enumerate(questions):
+            for deeper, depth in zip(by_depth[number][1:], question.depths[1:], strict=True):
+                rankings[number] = continued(rankings[number], deeper, depth)
         return [rankings[number] for number in range(len(questions))]
 
     def _rerank(self, questions: Sequence[Question], rankings: dict[int, Ranking]) -> None:
