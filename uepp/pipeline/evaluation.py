@@ -32,6 +32,7 @@ from uepp.relevance.ranker import queries_known_to_ranker
 from uepp.retrieval.export import LEXICAL, open_export
 from uepp.retrieval.product_index import INDEX, SERVING
 from uepp.retrieval.refresh import refuse_refreshed
+from uepp.retrieval.replacing import refuse_replaced
 from uepp.runs.directory import add_cost, announced
 
 __all__ = ["OPPONENTS", "evaluate_run"]
@@ -126,8 +127,7 @@ def evaluate_run(
         "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,
         "chosen": known.used,
     }
-    if read_json(export_dir / MANIFEST) != manifest:
-        raise InputError(f"{export_dir}: was replaced meanwhile; evaluate the new one")
+    refuse_replaced(export_dir, manifest)
     kept = _with_kept(target, metrics)
     write_json(target, kept)
     with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as table:
