@@ -134,8 +134,14 @@ def test_the_files_as_kaggle_has_them(tmp_path: Path) -> None:
     own = {product: (title, None) for _, product, title, *_ in reversed(PAIRS)}
     assert rows == own | {"777": ("Tested", "d7")}
     assert report.notes == ("attributes.csv is not used",)
-    write_csv(folder / "product_descriptions.csv", ["product_uid", "text"], [["777", "d7"]])
-    assert_refused(home_depot, folder, tmp_path / "e", ["product_descriptions.csv: missing column product_description"])
+    # a file of another kind that has such a name is not read; an empty description is none
+    write_csv(folder / "test.csv", ["a", "b"], [["1", "2"]])
+    header = ["product_uid", "product_title", "product_description"]
+    write_csv(folder / "products.csv", header, [["777", "Listed", ""], ["001", "Lamp", "own"]])
+    report = home_depot.import_data(folder, tmp_path / "e")
+    assert report.notes == ("attributes.csv is not used", "test.csv is not used")
+    rows = {row["product_id"]: (row["title"], row["description"]) for row in read(tmp_path / "e", "products")}
+    assert (rows["777"], rows["001"]) == (("Listed", "d7"), ("Lamp", "own"))
 
 
 def test_a_single_file_makes_its_own_catalogue(tmp_path: Path) -> None:

@@ -202,6 +202,14 @@ def test_a_boosting_that_brought_nothing_is_told(render: Render) -> None:
     assert "with and without boosting" not in html
 
 
+def test_a_boosting_of_an_earlier_version_has_no_p_value(render: Render) -> None:
+    before = {part: dict(scores) for part, scores in BOOSTING["report"].items()}
+    for scores in before.values():
+        scores["recall@5"] = {key: value for key, value in scores["recall@5"].items() if key != "p_value"}
+    html, _ = render(boosting=BOOSTING | {"report": before})
+    assert "with and without boosting" in html
+
+
 def test_what_counts_is_called_by_its_name(render: Render) -> None:
     html, _ = render(config=Config(data=DataConfig(relevant_types=("click", "cart"))))
     said = "".join(text for _, text in Elements(html).named("main"))

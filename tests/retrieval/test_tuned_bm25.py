@@ -69,12 +69,18 @@ def test_what_was_chosen_holds_for_the_same_and_is_chosen_anew_for_others(tmp_pa
         assert read_json(folder / f"{name}.json") == settings | {"digest": fingerprint(settings)}
     for one, other in zip(index.search(NAMES, 5), same.search(NAMES, 5), strict=True):
         np.testing.assert_array_equal(one, other)
+    for number, name in enumerate(("bm25_expanded", "bm25"), 3):  # interrupted between the two
+        (folder / f"{name}.json").unlink()
+        rest, found = _tune_bm25(folder, "one", products, selection, generated)
+        assert len(tunings) == number
+        assert (list(rest), rest) == (list(first), first)
+        np.testing.assert_array_equal(found.search(NAMES, 5)[0], index.search(NAMES, 5)[0])
     alone, plain = _tune_bm25(folder, "one", products, selection, None)
-    assert len(tunings) == 2
+    assert len(tunings) == 4
     assert (list(alone), plain.settings.weights.get("generated", 0)) == (["bm25"], 0)
 
     assert _tune_bm25(folder, "two", products, selection, generated)[0]["bm25"]["version"] == "two"
-    assert len(tunings) == 4
+    assert len(tunings) == 6
 
 
 @pytest.mark.parametrize("damage", ["changed", "not JSON", "gone", "[]", "{}"])

@@ -280,9 +280,10 @@ def test_some_drawn_in_batch_negatives_stand_for_all_of_them_in_a_softmax() -> N
     np.testing.assert_allclose(some.mean(axis=0), every, rtol=0.1)
 
 
-def test_without_the_batch_a_softmax_is_that_of_uniform_draws() -> None:
+@pytest.mark.parametrize("choice", [{}, {"in_batch": "hardest", "num_in_batch": 3}])
+def test_without_the_batch_a_softmax_is_that_of_uniform_draws(choice: dict[str, Any]) -> None:
     """The positive is as rare there as any product, however often it is a positive: a plain softmax."""
-    negatives = {"in_batch_weight": (0, 0), "uniform_weight": (1, 1), "num_uniform": 9}
+    negatives = choice | {"in_batch_weight": (0, 0), "uniform_weight": (1, 1), "num_uniform": 9}
     config = configured(negatives=negatives, loss={"kind": "softmax", "temperature": 0.5})
     batch, model = make_batch(config, known=[[]] * BATCH), build()
     of_positives = batch["log_expected_count"][:BATCH]

@@ -95,7 +95,7 @@ def build_catalog(config: Config, fitted: Fitted, products: pa.Table, directory:
     directory.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, str] = {}
     for name in column_names(parts):
-        column, stem = take_column(parts, name), directory / name.replace("/", "_")
+        column, stem = take_column(parts, name), _stem(directory, name)
         if isinstance(column, BagStore):
             kinds[name] = "bags"
             column.save(stem)
@@ -110,7 +110,7 @@ def load_catalog(products: pa.Table, directory: Path) -> Catalog:
     """Memory-map the catalogue that `build_catalog` wrote for these products."""
     columns: dict[str, Column] = {}
     for column, kind in read_json(directory / _COLUMNS).items():
-        stem = directory / column.replace("/", "_")
+        stem = _stem(directory, column)
         is_array = kind == "array"
         columns[column] = (
             np.load(stem.with_name(stem.name + ".npy"), mmap_mode="r") if is_array else BagStore.load(stem)
@@ -122,6 +122,18 @@ def load_catalog(products: pa.Table, directory: Path) -> Catalog:
         columns=columns,
         terms=terms,  # type: ignore[arg-type]  # terms are always bags
     )
+
+
+def read_text_vectors(config: Config, directory: Path) -> np.ndarray | None:
+    """What a frozen text encoder made of each product, float32 [N, d], memory-mapped; none: no tower reads such."""
+    if "text" not in config.model.product_encoders or config.text.trainable:
+        return None
+    vectors: np.ndarray = np.load(_stem(directory, "product/text").with_suffix(".npy"), mmap_mode="r")
+    return vectors
+
+
+def _stem(directory: Path, column: str) -> Path:
+    return directory / column.replace("/", "_")
 
 
 def _terms(config: Config) -> tuple[str, ...]:

@@ -106,15 +106,21 @@ def evaluate_run(
         with announced(console, f"evaluation of {name}"):
             first = FirstResults(people, places) if has_places else None
             measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
+    latency = None
     if data is None and events is None and window == "report":
         with announced(console, "latency"):
-            add_cost(run_dir, query=query_latency(export_dir, known.towers, requests.raw, config.serving.depth))
+            latency = query_latency(export_dir, known.towers, requests.raw, config.serving.depth)
     with announced(console, "intervals"):
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
     metrics = {
         "run_id": manifest["run_id"],
         "version": fingerprint(
-            _read_of_export(manifest), sha256(path), config.evaluation.recall_at, segments.rule, uepp.__version__
+            _read_of_export(manifest),
+            [None if table is None else sha256(table) for table in (path, graded)],
+            config.evaluation.recall_at,
+            config.boosting.features,
+            segments.rule,
+            uepp.__version__,
         ),
         "export": parts_of_export(manifest),
         **figures,
@@ -128,6 +134,8 @@ def evaluate_run(
         "chosen": known.used,
     }
     refuse_replaced(export_dir, manifest)
+    if latency is not None:
+        add_cost(run_dir, query=latency)
     kept = _with_kept(target, metrics)
     write_json(target, kept)
     with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as table:
@@ -145,14 +153,15 @@ def _read_of_export(manifest: dict[str, Any]) -> dict[str, Any]:
 def _with_kept(target: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     """These metrics, and those of other systems that the file has of the same export and requests."""
     try:
-        kept = read_json(target) if target.exists() else {}
-    except InputError:  # a damaged one is replaced
-        kept = {}
-    if kept.get("version") != metrics["version"]:
+        kept = read_json(target)
+        if kept["version"] != metrics["version"]:
+            return metrics
+    except (InputError, KeyError, TypeError):  # not there, of an earlier version, or damaged
         return metrics
 
     def joined(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-        return new | {name: one for name, one in old.items() if name not in new}
+        both = old | new
+        return {name: both[name] for name in SYSTEMS if name in both}
 
     days = {
         day: {**one, "systems": joined(one["systems"], kept["days"][day]["systems"])}

@@ -14,8 +14,7 @@ from uepp.errors import InputError
 from uepp.evaluation.baselines import lexical_texts
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.systems import settings_of
-from uepp.features.bags import BagStore
-from uepp.features.catalog import load_catalog
+from uepp.features.catalog import read_text_vectors
 from uepp.features.fitted import Fitted
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
@@ -64,9 +63,6 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
                 console.print("  note: no request on the selection days, so BM25 has its default settings")
     was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
     with announced(console, "export", run_dir=run_dir):
-        resident = load_catalog(products, run_dir / "features").columns
-        column = None if config.text.trainable else resident.get("product/text")
-        assert not isinstance(column, BagStore), "vectors have one length"
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
         write_export(
             run_dir / "export",
@@ -79,7 +75,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
             lexical=lexical,
             generated=generated,
             run_id=facts["run_id"],
-            text_vectors=column,
+            text_vectors=read_text_vectors(config, run_dir / "features"),
         )
         for tower in ("query_tower", "product_tower"):
             if missing := not_in_tensorflow_serving(run_dir / "export" / tower):
@@ -132,34 +128,37 @@ def _tune_bm25(
         generated: queries that a model generated for the products; none: there are none.
     """
     names = ["bm25"] if generated is None else ["bm25", "bm25_expanded"]
-    chosen = _kept(folder, names, version)
-    if not chosen:
-        indexes = {"bm25": BM25.build(lexical_texts(products, generated), "tuned")}
+    kept = _kept(folder, names, version)
+    missing = [name for name in names if name not in kept]
+    indexes: dict[str, BM25] = {}
+    if missing:
+        indexes["bm25"] = BM25.build(lexical_texts(products, generated), "tuned")
         if generated is not None:
             indexes["bm25_expanded"] = indexes["bm25"]
             indexes["bm25_expanded"].analyze_all()
             indexes["bm25"] = indexes["bm25_expanded"].without("generated")
-        for name in names:
-            chosen[name] = {"version": version, **_choose(indexes[name], selection)}
-            write_json(folder / f"{name}.json", {**chosen[name], "digest": fingerprint(chosen[name])})
-        return chosen, indexes[_better(chosen)]
+    for name in missing:
+        kept[name] = {"version": version, **_choose(indexes[name], selection)}
+        write_json(folder / f"{name}.json", {**kept[name], "digest": fingerprint(kept[name])})
+    chosen = {name: kept[name] for name in names}
     better = _better(chosen)
+    if better in missing:
+        return chosen, indexes[better]
     texts = lexical_texts(products, generated if better == "bm25_expanded" else None)
     return chosen, BM25.build(texts, "tuned", settings_of(chosen[better]))
 
 
 def _kept(folder: Path, names: list[str], version: str) -> dict[str, dict[str, Any]]:
-    """What was chosen before, where all of it holds and is as it was written; else nothing."""
+    """What was chosen before, by name, where it holds and is as it was written."""
     kept = {}
     for name in names:
         try:
             one = read_json(folder / f"{name}.json")
             digest = one.pop("digest")
         except (InputError, KeyError, TypeError, AttributeError):  # not there, or damaged
-            return {}
-        if one.get("version") != version or digest != fingerprint(one):
-            return {}
-        kept[name] = one
+            continue
+        if one.get("version") == version and digest == fingerprint(one):
+            kept[name] = one
     return kept
 
 

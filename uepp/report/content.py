@@ -261,6 +261,7 @@ def boosting_grid(boosting: dict[str, Any]) -> Grid:
     for part, scores in (boosting["report"] or {}).items():  # none where nothing was boosted
         for key in (key for key in scores if key.startswith("recall@")):
             one = scores[key]
+            p_value = one.get("p_value")  # a boosting of an earlier version has none
             if one["before"] is not None:
                 rows.append(
                     [
@@ -269,7 +270,7 @@ def boosting_grid(boosting: dict[str, Any]) -> Grid:
                         Cell(wording.recall(one["after"]), one["after"]),
                         Cell(wording.signed(one["difference"]), one["difference"]),
                         Cell(wording.signed_between(one["interval"])),
-                        Cell(f"{one['p_value']:.3f}", one["p_value"]),
+                        Cell(wording.MISSING if p_value is None else f"{p_value:.3f}", p_value),
                     ]
                 )
     return Grid(["requests", "without", "boosted", "difference", "95% interval", "p"], rows)

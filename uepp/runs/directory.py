@@ -48,7 +48,8 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
         raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
-    if (above := next(each for each in run_dir.absolute().parents if each.exists())) and not above.is_dir():
+    above = next((each for each in run_dir.absolute().parents if each.exists()), run_dir)
+    if not above.is_dir():
         raise InputError(f"{run_dir}: cannot be made, {above} is a file; name another directory with --run")
     if resume:
         _refuse_other_command(run_dir, command)

@@ -226,10 +226,11 @@ class Trainer(tfrs.Model):
         log_expected_counts = {name: tf.zeros(tf.shape(similarity[name])[1]) for name in sources}
         if "uniform" in sources:
             log_expected_counts["uniform"] = self._gathered(log_expected_count[num_queries:]) + log_draws
+        of_catalogue = log_expected_counts["uniform"][0] if "uniform" in sources else 0.0  # of any product the same
+        of_batch = log_expected_counts["in_batch"]
         if self._negatives.in_batch != "hardest":
             of_batch = self._gathered(log_expected_count[:num_queries]) + log_draws
-            of_catalogue = log_expected_counts["uniform"][0] if "uniform" in sources else 0.0  # of any product the same
-            log_expected_counts["in_batch"] = tf.where(weights["in_batch"] > 0, of_batch, of_catalogue)
+        log_expected_counts["in_batch"] = tf.where(weights["in_batch"] > 0, of_batch, of_catalogue)
 
         def weight(name: str) -> tf.Tensor:
             stands_for = 1.0 if sources[name].stands_for is None else sources[name].stands_for

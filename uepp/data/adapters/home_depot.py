@@ -112,10 +112,13 @@ def _files_beside(pairs: Path) -> tuple[dict[str, Path], list[str]]:
     unused = []
     for file in tables.csv_files(pairs.parent):
         name = file.name.removesuffix(".gz").removesuffix(".csv")
-        if name in _CATALOGUE and name not in found and file != pairs:
+        if file == pairs:
+            continue
+        if name == "products":
             _require(file, _CATALOGUE[name])
+        if name in _CATALOGUE and name not in found and set(_CATALOGUE[name]) <= set(tables.read_header(file)):
             found[name] = file
-        elif file != pairs:
+        else:
             unused.append(file.name)
     return found, unused
 
@@ -153,7 +156,8 @@ def _products(pairs: pa.Table, files: dict[str, Path]) -> pa.Table:
         rows = pc.index_in(products["product_id"], described["product_id"].combine_chunks())
         texts = described["description"].combine_chunks().take(rows.combine_chunks())
         if "description" in products.column_names:
-            texts = pc.coalesce(products["description"].combine_chunks(), texts)
+            own = products["description"].combine_chunks()
+            texts = pc.if_else(pc.fill_null(pc.equal(own, ""), True), texts, own)
             products = products.drop_columns(["description"])
         products = products.append_column("description", texts)
     return products
