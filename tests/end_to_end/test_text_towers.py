@@ -279,7 +279,7 @@ def test_two_replicas_train_one_encoder(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_bad_settings_are_named(shop: Shop, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^defaults: text\.encoder = None: give the directory of a text encoder"):
+    with pytest.raises(InputError, match=r"^test: text\.encoder = None: give the directory of a text encoder"):
         load_config(None, given=[Given("test", {"model": {"product_encoders": ["tokens", "text"]}})])
     with pytest.raises(InputError, match=r"text\.encoder = 'x': no tower reads it; add text to model\."):
         load_config(None, ["text.encoder=x"])

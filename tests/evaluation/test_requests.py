@@ -88,7 +88,7 @@ def test_requests_targets_and_days(tmp_path: Path) -> None:
     assert requests.target_lists() == [[0, 4], [-1, 2], [1]]
     assert requests.is_repeat.tolist() == [True, False, True, True, False]
     assert requests.is_signed_in.tolist() == [True, False, False]
-    assert requests.missing_target_share == 0.2
+    assert requests.missing_target_share == 0.4  # one that there never is, and one from the next day on
     assert load_requests(path, "selection", PRODUCTS).queries == ["chosen"]
 
 

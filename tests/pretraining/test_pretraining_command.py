@@ -77,7 +77,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from uepp.pretraining.run import pretrain
 
     run = tmp_path_factory.mktemp("finished") / "run"
-    config = load_config(None, options()[1::2], {"data": {"path": str(data)}})
+    config = load_config(None, options()[1::2], [Given("--data", {"data": {"path": str(data)}})])
     assert pretrain(config, run, Console(quiet=True), verbose=0).is_complete
     return run
 
@@ -207,7 +207,7 @@ def test_the_next_command_has_all_that_it_was_pretrained_with(is_given: bool, tm
     """Fields, T and everything else, on data that were given or generated; a resumed run knows no other name of it."""
     run = tmp_path / "a run"
     settings = ["text.fields=[tags, description]", "data.train_end=2024-05-18", "training.seed=7"]
-    config = load_config("base", settings, {"data": {"path": "mine"}} if is_given else None)
+    config = load_config("base", settings, [Given("--data", {"data": {"path": "mine"}})] if is_given else [])
     run.mkdir()
     save_config(config, run / "config.yaml")
     write_json(run / "run.json", {"data": "/where/it/is"})

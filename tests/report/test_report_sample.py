@@ -49,7 +49,7 @@ def test_places_are_read_and_may_be_missing() -> None:
     sample = sample_of(requests(), products())
     assert people_of(sample).latitude.tolist() == [48.0] * 50
     assert np.isnan(products_of(sample).latitude[7])
-    assert products_of(sample).country[:2].tolist() == ["FR", "DE"]
+    assert products_of(sample).country[:2].tolist() == ["fr", "de"]
     bare = sample_of(requests(has_places=False), products(has_places=False))
     assert np.isnan(people_of(bare).latitude).all()
     assert products_of(bare).country.tolist() == [""] * NUM_PRODUCTS

@@ -82,7 +82,7 @@ def evaluate_run(
                 raise InputError(f"--against {_RANKED}: {known_text}")
             console.print(f"  not compared: {_RANKED}; {known_text}", markup=False, highlight=False)
             names = tuple(name for name in names if name != _RANKED)
-        if requests.missing_target_share == 1:
+        if (requests.targets.product_index < 0).all():
             raise InputError(f"{path}: the catalogue of {export_dir} has none of the products that were wanted")
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
         train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
