@@ -34,6 +34,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
 def make_directory(path: Path) -> None:
     """Make a directory and those above it, where they are not there yet.
 

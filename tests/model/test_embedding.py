@@ -1,9 +1,6 @@
 """The average of a bag and its gradient (UEPPR Eq. 2)."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from fresh_process import printed_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,16 +137,7 @@ def test_average_of_rows_of_a_tensor_is_the_oracle(rows: list[list[int]]) -> Non
 @pytest.fixture(scope="module")
 def seen_by_replicas() -> dict[str, Any]:
     """What mirrored_tables.py prints; strategies need a process of their own."""
-    finished = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("mirrored_tables.py"))],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-2_000:]
-    return json.loads(finished.stdout.strip().splitlines()[-1])
+    return json.loads(printed_by(Path(__file__).with_name("mirrored_tables.py"))[-1])
 
 
 def test_replicas_gather_rows_and_never_read_a_table(seen_by_replicas: dict[str, Any]) -> None:

@@ -1,12 +1,9 @@
 """Dropout of Keras 3 on replicas: each draws for its own rows, and what it draws follows from the step."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from fresh_process import printed_by
 
 Masks = list[list[list[int]]]
 PROGRAM = """
@@ -46,17 +43,7 @@ for value in map(int, sys.argv[2:]):
 
 def drawn(replicas: int, *steps: int) -> list[Masks]:
     """By step, replica and draw: what is kept."""
-    paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
-    finished = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, (replicas, *steps))],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-2_000:]
-    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("[[")]
+    return [json.loads(line) for line in printed_by("-c", PROGRAM, replicas, *steps) if line.startswith("[[")]
 
 
 def test_replicas_draw_masks_of_their_own_that_follow_from_the_step() -> None:

@@ -1,9 +1,6 @@
 """The loop on a tiny cross-encoder: it learns, resumed and shared work is the same work, CET weighs as it says."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import small_pairs
 import tensorflow as tf
+from fresh_process import printed_by
 from trained import assert_same_weights, rows
 
 from uepp.errors import InputError
@@ -69,22 +67,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 def test_two_replicas_learn_what_one_learns(tmp_path: Path) -> None:
     """On one global batch; without dropout, which each replica draws for its own rows (`test_dropout.py`)."""
     settings = {"dropout": 0.0, "max_steps": 12, "evaluate_every_steps": 6}
-    paths = [str(Path(__file__).parents[2]), *(path for path in sys.path if path)]
-    finished = subprocess.run(
-        [
-            sys.executable,
-            small_pairs.__file__,
-            json.dumps({"run_dir": str(tmp_path / "two"), "replicas": 2} | settings),
-        ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-2_000:]
+    on_two = json.dumps({"run_dir": str(tmp_path / "two"), "replicas": 2} | settings)
+    printed = printed_by(small_pairs.__file__, on_two, timeout=400)
     one = small_pairs.train(str(tmp_path / "one"), **settings)
-    assert_same_weights(one, json.loads(finished.stdout.splitlines()[-1]), tolerance=2e-4)
+    assert_same_weights(one, json.loads(printed[-1]), tolerance=2e-4)
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("one", "two")]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 

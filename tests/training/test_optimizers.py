@@ -4,8 +4,6 @@ Run as a script, it takes the steps of `REPLICA_GRADIENTS` on some replicas: `te
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from fresh_process import printed_by
 
 import uepp
 
@@ -389,16 +388,7 @@ def run_on_replicas(num_replicas: int) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=[1, 2])
 def on_replicas(request: pytest.FixtureRequest) -> tuple[int, dict[str, Any]]:
     """What `run_on_replicas` saw; strategies need a process of their own."""
-    finished = subprocess.run(
-        [sys.executable, __file__, str(request.param)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-2_000:]
-    return request.param, json.loads(finished.stdout.strip().splitlines()[-1])
+    return request.param, json.loads(printed_by(__file__, request.param)[-1])
 
 
 @pytest.mark.parametrize("kind", ["element", "row"])

@@ -212,15 +212,17 @@ def _refuse_duplicates(path: Path, key: tuple[str, ...], what: str) -> None:
 
 def _refuse_unknown_products(events_path: Path, products_path: Path) -> None:
     con = connect()
-    products = open_parquet(con, products_path).select("product_id")
-    events = open_parquet(con, events_path, file_row_number=True).select("product_id", "file_row_number")
-    unknown = events.filter(events.product_id.notnull()).anti_join(products, "product_id")
-    found = unknown.order_by("file_row_number").limit(1).to_pyarrow().to_pylist()
-    rows, ids = unknown.count().to_pyarrow().as_py(), unknown.product_id.nunique().to_pyarrow().as_py()
-    con.disconnect()
-    if found:
-        raise InputError(
-            f"{events_path}: column product_id, row {found[0]['file_row_number']}: "
-            f"{found[0]['product_id']!r} is unknown; allowed is a product_id of {products_path.name} (so are {rows:,} "
-            f"events of {ids:,} products: leave them out, or keep the products in the catalogue)"
-        )
+    try:
+        products = open_parquet(con, products_path).select("product_id")
+        events = open_parquet(con, events_path, file_row_number=True).select("product_id", "file_row_number")
+        unknown = events.filter(events.product_id.notnull()).anti_join(products, "product_id")
+        found = unknown.order_by("file_row_number").limit(1).to_pyarrow().to_pylist()
+        if found:
+            rows, ids = unknown.count().to_pyarrow().as_py(), unknown.product_id.nunique().to_pyarrow().as_py()
+            raise InputError(
+                f"{events_path}: column product_id, row {found[0]['file_row_number']}: "
+                f"{found[0]['product_id']!r} is unknown; allowed is a product_id of {products_path.name} (so are "
+                f"{rows:,} events of {ids:,} products: leave them out, or keep the products in the catalogue)"
+            )
+    finally:
+        con.disconnect()

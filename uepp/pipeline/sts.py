@@ -13,7 +13,7 @@ import tensorflow as tf
 from rich.console import Console
 
 import uepp
-from uepp.artifacts import atomic_directory, atomic_file, fingerprint, read_json, sha256, write_json
+from uepp.artifacts import atomic_directory, atomic_file, fingerprint, nearest_existing, read_json, sha256, write_json
 from uepp.config import BLIND_SAMPLERS, RelevanceConfig
 from uepp.errors import InputError
 from uepp.pipeline.relevance import embeddings_of, speed
@@ -170,8 +170,7 @@ def caption(results: dict[str, Any]) -> str:
 
 def _refuse(config: RelevanceConfig, out: Path, samplers: Sequence[str], num_seeds: int) -> None:
     """What a cell could not have."""
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
+    if not (there := nearest_existing(out)).is_dir():
         raise InputError(f"--out {out}: {there} is a file; give a directory")
     if config.bi_encoder is None and (seeing := [name for name in samplers if name not in BLIND_SAMPLERS]):
         raise InputError(f"--samplers {seeing[0]}: looks at similarities; relevance.bi_encoder is none")

@@ -21,6 +21,7 @@ from uepp.errors import InputError
 from uepp.features.fitted import Fitted
 from uepp.features.graph import load_neighbors
 from uepp.features.inputs import Inputs, ProductFeatures, QueryFeatures
+from uepp.features.readers.text import TEXT_VECTORS
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import Tower, TwoTower
@@ -32,7 +33,6 @@ _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
 
 _SERVING = "serving_default"
-_TEXT_VECTORS = "text_vectors"
 
 LEXICAL = "lexical"
 """Folder of the BM25 index that rankings of the towers can be fused with."""
@@ -97,7 +97,7 @@ def write_export(
         of_product = ProductFeatures(config, fitted, model.text_encoder)
         product_inputs: dict[str, Inputs] = {_SERVING: of_product}
         if text_vectors is not None:
-            product_inputs[_TEXT_VECTORS] = of_product.with_text_vectors()
+            product_inputs[TEXT_VECTORS] = of_product.with_text_vectors()
         modules = {
             "query_tower": TowerModule(model.query_user_tower, {_SERVING: of_query}),
             "product_tower": TowerModule(model.product_tower, product_inputs),
@@ -110,7 +110,7 @@ def write_export(
         pq.write_table(products, folder / "products.parquet")
         pq.write_table(products.select(["product_id"]), folder / "product_ids.parquet")
         neighbors = write_neighbors(folder, config, products, mined)
-        tower = load_tower(folder / "product_tower", [*product_inputs][-1])
+        tower = load_tower(folder / "product_tower", _SERVING if text_vectors is None else TEXT_VECTORS)
         batch_size = config.export.embed_batch_size
         write_vectors(tower, products, neighbors, folder, batch_size, text_vectors=text_vectors)
         _copy_context(mined, folder)

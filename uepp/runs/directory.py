@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from uepp.artifacts import locked_directory, make_directory, read_json, write_json
+from uepp.artifacts import locked_directory, make_directory, nearest_existing, read_json, write_json
 from uepp.config import Config, load_config, save_config
 from uepp.data.marketplace import generate
 from uepp.data.schema import Report, validate
@@ -48,13 +48,13 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
         raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
-    above = next((each for each in run_dir.absolute().parents if each.exists()), run_dir)
-    if not above.is_dir():
+    if not (above := nearest_existing(run_dir)).is_dir():
         raise InputError(f"{run_dir}: cannot be made, {above} is a file; name another directory with --run")
     if resume:
         _refuse_other_command(run_dir, command)
+        kept = _kept_config(run_dir)
         for stage in fixed:
-            _refuse_other_settings(config, run_dir, stage, (), free)
+            _refuse_other_settings(config, kept, run_dir, stage, (), free)
 
 
 def open_run(config: Config, run_dir: Path, command: str, *, resume: bool) -> None:
@@ -78,11 +78,16 @@ def refuse_changes(config: Config, run_dir: Path, stage: str, free: Sequence[str
     Raises:
         InputError: another one differs.
     """
-    _refuse_other_settings(config, run_dir, stage, free, ", ".join(free))
+    _refuse_other_settings(config, _kept_config(run_dir), run_dir, stage, free, ", ".join(free))
 
 
-def _refuse_other_settings(config: Config, run_dir: Path, stage: str, free: Sequence[str], in_words: str) -> None:
-    kept = load_config(str(run_dir / "config.yaml"))
+def _kept_config(run_dir: Path) -> Config:
+    return load_config(str(run_dir / "config.yaml"))
+
+
+def _refuse_other_settings(
+    config: Config, kept: Config, run_dir: Path, stage: str, free: Sequence[str], in_words: str
+) -> None:
     old, new = (getattr(_with_absolute_path(each), stage).model_dump() for each in (kept, config))
     for key in (key for key in old if key not in free):
         if old[key] != new[key]:
@@ -173,7 +178,7 @@ def announced(console: Console, name: str, *, run_dir: Path | None = None, adds:
 @contextmanager
 def made_alone(directory: Path, console: Console) -> Iterator[None]:
     """Only one process at a time makes what a directory is to hold; the others wait, and look at what is there then."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     with locked_directory(directory, lambda: console.print("another process is making this; waiting for it …")):
         yield
 

@@ -7,7 +7,7 @@ from uepp.features.readers.base import Reader, Sources, column_spec
 from uepp.features.text import joined_fields
 
 TEXT_VECTORS = "text_vectors"
-"""The product tower's input that stands for the texts of a frozen encoder."""
+"""The product tower's input that stands for the texts of a frozen encoder, and its signature that takes it."""
 
 
 class ProductText(Reader):
