@@ -3,10 +3,12 @@
 import ast
 import configparser
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ PACKAGE = ROOT / "uepp"
 
 # docs/architecture.md: a part imports only from parts of an earlier row, or from itself.
 ORDER = (
-    ("errors",),
+    ("errors", "tensorflow_import"),
     ("index_families",),
     ("config", "artifacts", "metrics"),
     ("data",),
@@ -177,7 +179,7 @@ def test_heavy_modules_would_be_seen() -> None:
     assert loaded_after("import faiss") == ["faiss"]
 
 
-# Keras 2 (uepp/__init__.py). A stand-in for TensorFlow keeps these fast: only its place in sys.modules matters.
+# Keras 2 (uepp/tensorflow_import.py). A stand-in keeps these fast: only its place in sys.modules matters.
 
 _FAKE = "import os, sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow'); "
 
@@ -221,3 +223,46 @@ def test_every_package_is_installed() -> None:
     listed = set(read["options"]["packages"].split())
     folders = {path.parent.relative_to(ROOT) for path in sources() if path.name == "__init__.py"}
     assert listed == {".".join(folder.parts) for folder in folders} | {"uepp.configs"}
+
+
+# What TensorFlow prints when it is loaded (uepp/tensorflow_import.py). A stand-in prints what it prints.
+
+_PRINTS = """
+import os
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n")
+os.write(2, b"I0000 00:00:1.2    33 cudart_stub.cc:31] Could not find cuda drivers on your machine\\n")
+os.write(2, b"E0000 00:00:1.3    33 cuda.cc:1] Unable to register\\n")
+{then}
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def imported(then: str = "", level: str | None = None) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "tensorflow.py").write_text(_PRINTS.format(then=then))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+        environment |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"} | (
+            {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
+        )
+        return subprocess.run(
+            [sys.executable, "-c", "import uepp, tensorflow, sys; print('after', file=sys.stderr)"],
+            cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return imported
+
+
+def test_only_problems_are_printed_when_tensorflow_is_loaded(stand_in: Any) -> None:
+    finished = stand_in()
+    assert finished.stderr.splitlines() == ["E0000 00:00:1.3    33 cuda.cc:1] Unable to register", "after"]
+
+
+def test_everything_is_printed_for_who_asks(stand_in: Any) -> None:
+    assert len(stand_in(level="0").stderr.splitlines()) == 4
+
+
+def test_a_failed_import_keeps_its_reason(stand_in: Any) -> None:
+    finished = stand_in(then="raise ImportError('no such library')")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("E0000")
+    assert finished.stderr.endswith("ImportError: no such library\n")
