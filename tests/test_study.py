@@ -7,10 +7,13 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
+from scipy import stats
 from text_encoders import write_text_encoder
 
 from uepp import study
@@ -236,6 +239,7 @@ def test_shipped_studies_are_of_distinct_cells(name: str, data: Path, tmp_path: 
         ("variants: {a: {}}\nseed: [1]", "seed: Extra inputs are not permitted; got"),
         ("variants: {a: {}}\nseeds: [one]", "seeds.0: .*integer"),
         ("variants: [", "not valid YAML"),
+        ("variants: {a: {}}\nreferences: [b]", "references: .*b is not one of the variants"),
         ("variants: {a: {}}\nagainst: [bm25, fusion]", "against: fusion is made of a run, .* put it in also"),
     ],
 )
@@ -328,3 +332,43 @@ def test_the_table_has_means_and_deviations_over_seeds() -> None:
         lines[2] == f"| v | 2 | {spread} | {spread} | {spread} | {spread} | – | {spread} | .500 ± .000 | 125 | 15 | – |"
     )
     assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – | – | – |"
+
+
+def test_a_variant_is_compared_with_the_latest_reference_before_it(data: Path, tmp_path: Path) -> None:
+    read = study.load_study(
+        str(written(tmp_path / "s.yaml", variants={name: {} for name in "abcde"}, references=["b", "d"]))
+    )
+    assert {name: read.reference_of(name) for name in "abcde"} == {"a": "b", "b": None, "c": "b", "d": None, "e": "d"}
+    read = study.load_study(str(written(tmp_path / "s.yaml", variants={"a": {}, "b": {}})))
+    assert {name: read.reference_of(name) for name in "ab"} == {"a": None, "b": "a"}
+
+
+def test_differences_are_of_the_seeds_that_both_have() -> None:
+    def cell(seed: int, recall: float, tail: float | None) -> dict[str, Any]:
+        return {"seed": seed, "seconds": {}, "report": scores(recall, tail), "selection": scores(recall, 0.5)}
+
+    results = {
+        "description": "",
+        "variants": {
+            "plain": [cell(1, 0.50, 0.1), cell(2, 0.60, 0.1), cell(3, 0.40, 0.1), cell(9, 0.0, 0.1)],
+            "better": [cell(3, 0.42, None), cell(1, 0.51, 0.1), cell(2, 0.63, 0.1)],
+            "other": [cell(1, 0.60, 0.1), cell(2, 0.55, 0.1)],
+            "alone": [cell(1, 0.60, 0.1)],
+        },
+        "references": {"better": "plain", "other": "plain", "alone": "plain"},
+    }
+    better, other = study.differences(results)
+    assert (better.name, better.reference, better.num_seeds) == ("better", "plain", 3)
+    mean, deviation, apart = better.quality[0]
+    gaps = [0.01, 0.03, 0.02]
+    assert (mean, deviation) == pytest.approx((np.mean(gaps), np.std(gaps, ddof=1)))
+    assert apart == (stats.ttest_1samp(gaps, 0).pvalue < 0.05)
+    assert better.quality[4] is None, "the tail has no figure in one of the cells"
+    assert not other.quality[0][2]
+    lines = study.markdown(results).splitlines()
+    row = next(line for line in lines if line.startswith("| better | plain |"))
+    assert row.startswith("| better | plain | 3 | +.020 ± .010 | ")
+    assert next(line for line in lines if line.startswith("| other | plain |")).startswith(
+        "| other | plain | 2 | +.025 ± .106 | "
+    )
+    assert not any(line.startswith("| alone | plain") for line in lines)

@@ -6,9 +6,9 @@ stopped, and studies share the cells that they have in common.
 
 from uepp.study.definition import Cell, Study, cells_of, encoders_of, load_study, with_other_cells
 from uepp.study.running import make_encoders, run_study
-from uepp.study.table import markdown, print_study, summary
+from uepp.study.table import differences, markdown, print_study, summary
 
 __all__ = [
-    "Cell", "Study", "cells_of", "encoders_of", "load_study", "make_encoders", "markdown", "print_study", "run_study",
-    "summary", "with_other_cells",
+    "Cell", "Study", "cells_of", "differences", "encoders_of", "load_study", "make_encoders", "markdown", "print_study",
+    "run_study", "summary", "with_other_cells",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 import uepp
 from uepp.artifacts import MANIFEST, file_digests, fingerprint, read_json, sha256
@@ -48,6 +48,8 @@ class Study(BaseModel):
             window.
         encoders: text encoders by name, each made once a data set; a variant takes one by its name in `text.encoder`.
         variants: by name, what each changes; `config` in it replaces the study's.
+        references: variants that others are compared with, seed by seed: each with the latest before it, else the
+            first; none: all with the first variant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +63,25 @@ class Study(BaseModel):
     columns: dict[str, tuple[str, str]] = Field(default_factory=dict)
     encoders: dict[str, EncoderSource] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    references: tuple[str, ...] = ()
     _file: str = PrivateAttr("study")
+
+    @field_validator("references")
+    @classmethod
+    def _are_variants(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in info.data.get("variants", names)]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not one of the variants")
+        return names
+
+    def reference_of(self, variant: str) -> str | None:
+        """The variant that another is compared with; none: it is itself one."""
+        names = list(self.variants)
+        references = self.references or names[:1]
+        if variant in references:
+            return None
+        before = [name for name in names[: names.index(variant)] if name in references]
+        return before[-1] if before else references[0]
 
     def says(self, part: str, settings: dict[str, Any]) -> Given:
         """Settings of a part of the file, which messages then name."""

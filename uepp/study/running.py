@@ -288,10 +288,15 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
 
 def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict[str, Any]:
     variants: dict[str, list[dict[str, Any]]] = {}
+    references: dict[str, str] = {}
     for cell in cells:
         directory, metrics = kept[cell.key]
         for system in ("uepp", *cell.also):
-            variants.setdefault(_ROW_NAMES[system].format(cell.variant), []).append(
+            row = _ROW_NAMES[system].format(cell.variant)
+            reference = study.reference_of(cell.variant) if system == "uepp" else cell.variant
+            if reference is not None:
+                references[row] = reference
+            variants.setdefault(row, []).append(
                 {
                     "seed": cell.seed,
                     "cell": directory.name,
@@ -304,6 +309,7 @@ def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict
         "uepp_version": uepp.__version__,
         "columns": study.columns,
         "variants": variants,
+        "references": references,
     }
 
 

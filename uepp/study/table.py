@@ -1,4 +1,4 @@
-"""The table of a study."""
+"""The tables of a study: its variants, and how they differ from what they are compared with."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from uepp.evaluation.systems import LABELS
 
@@ -62,6 +63,50 @@ def summary(results: dict[str, Any]) -> list[Row]:
     return rows
 
 
+class Difference(NamedTuple):
+    """How a variant differs from its reference, seed by seed: the same examples, draws and start.
+
+    Attributes:
+        name: of the variant.
+        reference: what it is compared with.
+        num_seeds: that both have; at least 2.
+        quality: mean and standard deviation of the differences, and whether 0 is outside of the 95% interval of their
+            mean (Student's t, over seeds: other requests are not considered), a column each; none: no value.
+    """
+
+    name: str
+    reference: str
+    num_seeds: int
+    quality: list[tuple[float, float, bool] | None]
+
+
+def differences(results: dict[str, Any]) -> list[Difference]:
+    """Of the variants that have at least two seeds in common with what they are compared with."""
+    columns = [column[:3] for column in _quality_columns(results)]
+    found = []
+    for name, reference in results.get("references", {}).items():
+        ours, theirs = ({cell["seed"]: cell for cell in results["variants"].get(row, ())} for row in (name, reference))
+        seeds = sorted(ours.keys() & theirs.keys())
+        if len(seeds) > 1:
+            both = [(ours[seed], theirs[seed]) for seed in seeds]
+            found.append(Difference(name, reference, len(seeds), [_difference(both, *column) for column in columns]))
+    return found
+
+
+def _difference(
+    both: Sequence[tuple[dict[str, Any], dict[str, Any]]], window: str, segment: str, metric: str
+) -> tuple[float, float, bool] | None:
+    from scipy import stats
+
+    values = [[cell[window].get(segment, {}).get(metric) for cell in pair] for pair in both]
+    if any(value is None for pair in values for value in pair):
+        return None
+    gaps = np.array([ours - theirs for ours, theirs in values])
+    mean, deviation = float(gaps.mean()), float(gaps.std(ddof=1))
+    reach = stats.t.ppf(0.975, len(gaps) - 1) * deviation / np.sqrt(len(gaps))
+    return mean, deviation, abs(mean) > reach
+
+
 def _cost(cells: Sequence[dict[str, Any]], key: str, per_second: float) -> float | None:
     values = [cell["seconds"].get(key) for cell in cells]
     return None if any(value is None for value in values) else float(np.mean(values)) * per_second
@@ -74,22 +119,61 @@ def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: 
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
+_CAPTION = "mean ± standard deviation over seeds"
+_DIFFERENCES = (
+    "Differences seed by seed, mean ± standard deviation; *: 0 is outside of the 95% interval over seeds (that other "
+    "requests could have been asked is not in it)"
+)
+
+
 def markdown(results: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """The tables as Markdown."""
     names = headings(results)
-    lines = ["| variant | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    lines += ["| " + " | ".join(_texts(row)) + " |" for row in summary(results)]
+    lines = _markdown(["variant", "seeds", *names], [_texts(row) for row in summary(results)])
+    if apart := differences(results):
+        head = ["variant", "less", "seeds", *names[: -len(_COSTS)]]
+        lines += ["", f"{_DIFFERENCES}:", "", *_markdown(head, [_difference_texts(row) for row in apart])]
     return "\n".join(lines) + "\n"
 
 
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+        *("| " + " | ".join(text.replace("*", "\\*") for text in row) + " |" for row in rows),
+    ]
+
+
 def print_study(results: dict[str, Any], console: Console) -> None:
-    """The table on a terminal."""
-    table = Table(title=results["description"] or None, caption="mean ± standard deviation over seeds")
-    for heading in ("variant", "seeds", *headings(results)):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for row in summary(results):
-        table.add_row(*_texts(row))
-    console.print(table)
+    """The tables on a terminal."""
+    names = headings(results)
+    title = results["description"] or None
+    console.print(_table(["variant", "seeds", *names], [_texts(row) for row in summary(results)], title, _CAPTION))
+    if apart := differences(results):
+        head = ["variant", "less", "seeds", *names[: -len(_COSTS)]]
+        console.print(_table(head, [_difference_texts(row) for row in apart], None, _DIFFERENCES))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, caption: str) -> Table:
+    table = Table(title=title, caption=caption)
+    for heading in head:
+        table.add_column(heading, justify="left" if heading in {"variant", "less"} else "right")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    return table
+
+
+def _difference_texts(row: Difference) -> list[str]:
+    quality = [
+        "–" if value is None else f"{_signed(value[0])} ± {_bare(value[1])}{'*' if value[2] else ''}"
+        for value in row.quality
+    ]
+    return [row.name, row.reference, str(row.num_seeds), *quality]
+
+
+def _signed(value: float) -> str:
+    sign = "−" if round(value, 3) < 0 else "+"
+    return sign + _bare(abs(value))
 
 
 def _texts(row: Row) -> list[str]:
@@ -99,5 +183,9 @@ def _texts(row: Row) -> list[str]:
 
 
 def _figure(mean: float, deviation: float) -> str:
-    text = f"{mean:.3f}".lstrip("0")
-    return text if np.isnan(deviation) else f"{text} ± {deviation:.3f}".replace("± 0.", "± .")
+    return _bare(mean) if np.isnan(deviation) else f"{_bare(mean)} ± {_bare(deviation)}"
+
+
+def _bare(value: float) -> str:
+    """Three places, without the 0 before the point."""
+    return f"{value:.3f}".removeprefix("0")
