@@ -129,6 +129,7 @@ STUDY = {
         "Without  Graph": [cell(1, 0.75), cell(2, 0.80)],
         NASTY: [cell(1, 0.5)],
     },
+    "references": {"Without  Graph": "all encoders", NASTY: "all encoders"},
     "opponents": {"bm25": {"report": cell(1, 0.6)["report"], "selection": {}}},
 }
 BOOSTING = {

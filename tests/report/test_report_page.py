@@ -101,6 +101,8 @@ def test_every_part_is_there(elements: Elements) -> None:
         "data.report_days",
         "98% within",
         "2,600 miles",
+        "Differences seed by seed",
+        "−.045 ± .007",
     ):
         assert said in text, said
     better = [text for attributes, text in elements.named("article")]

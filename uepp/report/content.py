@@ -15,6 +15,7 @@ from uepp.report.gather import OPPONENT, Facts
 from uepp.report.sample import Sample, people_of, products_of
 from uepp.retrieval.ann_report import columns as index_columns
 from uepp.retrieval.ann_report import shown as index_figure
+from uepp.study.table import difference_table
 
 FIRST = 100
 """Results that distances are of."""
@@ -150,6 +151,7 @@ class Study(NamedTuple):
         rows: variants with a figure a seed, for the figure.
         opponents: label and figure.
         grid: mean ± deviation.
+        apart: differences seed by seed; none: no two variants have two seeds in common.
         num_seeds: the most that a variant has.
         key: the measure.
     """
@@ -159,6 +161,7 @@ class Study(NamedTuple):
     rows: list[tuple[str, list[float]]]
     opponents: dict[str, float]
     grid: Grid
+    apart: Grid | None
     num_seeds: int
     key: str
 
@@ -197,6 +200,7 @@ def studies(facts: Facts) -> list[Study]:
                 opponents[label] = value
             figures = (_spread([scores.get(part, {}).get(key)]) for part, key, _ in columns)
             grid.append([Cell(label), Cell(wording.MISSING), *figures, Cell(wording.MISSING)])
+        apart = difference_table(results)
         found.append(
             Study(
                 name,
@@ -204,6 +208,7 @@ def studies(facts: Facts) -> list[Study]:
                 [row for row in rows if row[1]],
                 opponents,
                 Grid(["variant", "seeds", *(head for *_, head in columns), "training"], grid),
+                apart and Grid(apart[0], [[Cell(text) for text in row] for row in apart[1]]),
                 max(len(cells) for cells in variants.values()),
                 main,
             )

@@ -12,6 +12,7 @@ from uepp.report import answer, content, examples, figures, paper, records, word
 from uepp.report.drawing import Drawn
 from uepp.report.gather import OPPONENT, Facts
 from uepp.report.sample import SEED, Sample
+from uepp.study.table import DIFFERENCES
 
 
 def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
@@ -62,7 +63,7 @@ def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
         figures=drawn, systems=content.systems_grid(facts), days=content.days_grid(facts),
         examples=examples.choose(sample, answer.OURS, OPPONENT), depth=sample.depth, num_drawn=len(sample.rows),
         seed=SEED, pool_share=examples.POOL_SHARE, places=places, first=content.FIRST, num_dots=figures.NUM_DOTS,
-        studies=studied,
+        studies=studied, differences_caption=DIFFERENCES,
         changes=content.changes_grid(facts), paper=paper.figures(), paper_systems=content.paper_grid(facts),
         boosting=boosting, boosting_grid=None if boosting is None else content.boosting_grid(boosting),
         weights=None if boosting is None else content.weights_grid(boosting), tuning=facts.tuning,

@@ -98,7 +98,7 @@ def _difference(
 ) -> tuple[float, float, bool] | None:
     from scipy import stats
 
-    values = [[cell[window].get(segment, {}).get(metric) for cell in pair] for pair in both]
+    values = [[cell.get(window, {}).get(segment, {}).get(metric) for cell in pair] for pair in both]
     if any(value is None for pair in values for value in pair):
         return None
     gaps = np.array([ours - theirs for ours, theirs in values])
@@ -120,19 +120,19 @@ def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: 
 
 
 _CAPTION = "mean ± standard deviation over seeds"
-_DIFFERENCES = (
+DIFFERENCES = (
     "Differences seed by seed, mean ± standard deviation; *: 0 is outside of the 95% interval over seeds (that other "
     "requests could have been asked is not in it)"
 )
+"""What the table of differences shows."""
 
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables as Markdown."""
     names = headings(results)
     lines = _markdown(["variant", "seeds", *names], [_texts(row) for row in summary(results)])
-    if apart := differences(results):
-        head = ["variant", "less", "seeds", *names[: -len(_COSTS)]]
-        lines += ["", f"{_DIFFERENCES}:", "", *_markdown(head, [_difference_texts(row) for row in apart])]
+    if apart := difference_table(results):
+        lines += ["", f"{DIFFERENCES}:", "", *_markdown(*apart)]
     return "\n".join(lines) + "\n"
 
 
@@ -149,9 +149,8 @@ def print_study(results: dict[str, Any], console: Console) -> None:
     names = headings(results)
     title = results["description"] or None
     console.print(_table(["variant", "seeds", *names], [_texts(row) for row in summary(results)], title, _CAPTION))
-    if apart := differences(results):
-        head = ["variant", "less", "seeds", *names[: -len(_COSTS)]]
-        console.print(_table(head, [_difference_texts(row) for row in apart], None, _DIFFERENCES))
+    if apart := difference_table(results):
+        console.print(_table(*apart, None, DIFFERENCES))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, caption: str) -> Table:
@@ -161,6 +160,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None
     for row in rows:
         table.add_row(*(Text(text) for text in row))
     return table
+
+
+def difference_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Headings and rows of the table of differences; none: no variant has two seeds in common with its reference."""
+    rows = [_difference_texts(row) for row in differences(results)]
+    return (["variant", "less", "seeds", *headings(results)[: -len(_COSTS)]], rows) if rows else None
 
 
 def _difference_texts(row: Difference) -> list[str]:
