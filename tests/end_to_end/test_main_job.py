@@ -1,5 +1,6 @@
 """The main job on a tiny generated marketplace: from nothing to a run that is searched and evaluated, by command."""
 
+import dataclasses
 import json
 import math
 import os
@@ -32,7 +33,7 @@ from uepp.config import HistoryConfig
 from uepp.evaluation.requests import load_requests
 from uepp.evaluation.systems import LABELS, SYSTEMS
 from uepp.features.requests import RawRequests
-from uepp.pipeline import exporting
+from uepp.pipeline import evaluation, exporting
 from uepp.serving import search
 
 ROOT = Path(__file__).parents[2]
@@ -591,6 +592,44 @@ def test_chosen_settings_are_read_not_chosen_again(job: Job, copy: Path, call: C
     systems = json.loads(call("evaluate", copy, "--against", "bm25_quality", "--json").out)["systems"]
     assert systems["bm25_quality"] == job.metrics["systems"]["bm25_quality"]
     assert json.loads(path.read_text()) == kept
+
+
+def test_an_interrupted_evaluation_goes_on(job: Job, copy: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took an hour at a million products, and kept nothing before its end."""
+    measured: list[str] = []
+    stop_at: str | None = "random_walk"
+
+    def measure(system: Any, *arguments: Any) -> Any:
+        measured.append(type(system).__name__)
+        return measure_systems(system, *arguments)
+
+    def interrupted(known: Any) -> Any:
+        if stop_at is not None:
+            raise KeyboardInterrupt
+        return walk.fit(known)
+
+    walk, measure_systems = SYSTEMS["random_walk"], evaluation.measure
+    monkeypatch.setitem(SYSTEMS, "random_walk", dataclasses.replace(walk, fit=interrupted))
+    monkeypatch.setattr(evaluation, "measure", measure)
+    against = ["--against", "bm25_quality,random_walk,popularity", "--json"]
+    before = (copy / "metrics.json").read_bytes()
+    assert call("evaluate", copy, *against).code != 0
+    assert len(measured) == 2
+    assert (copy / "metrics.json").read_bytes() == before
+    unfinished = copy / "metrics_unfinished"
+    assert sorted(path.name for path in unfinished.rglob("*.npz")) == ["bm25_quality.npz", "uepp.npz"]
+
+    stop_at = None
+    outcome = call("evaluate", copy, *against)
+    assert outcome.code == 0, outcome.err
+    assert len(measured) == 4, "the first two are not measured again"
+    assert "measured before this evaluation was interrupted" in outcome.err
+    assert not unfinished.exists()
+    kept = json.loads((copy / "metrics.json").read_text())
+    for name in ("uepp", "bm25_quality", "random_walk"):
+        assert kept["systems"][name] == job.metrics["systems"][name]
+        assert kept["locality"][name] == job.metrics["locality"][name]
+    assert kept["chosen"] == job.metrics["chosen"]
 
 
 def test_an_unknown_opponent_is_refused(job: Job, call: Call) -> None:

@@ -25,6 +25,7 @@ from uepp.evaluation.segments import assign_segments
 from uepp.evaluation.slices import slices_of
 from uepp.evaluation.systems import OPPONENTS, SYSTEMS, Known, chosen_opponents
 from uepp.evaluation.table import markdown
+from uepp.evaluation.unfinished import Unfinished
 from uepp.features.catalog import num_products_before
 from uepp.features.text import query_keys
 from uepp.pipeline.stored import parts_of_export, read_run
@@ -51,7 +52,8 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], Path]:
     """Measure an export and its opponents; returns the metrics and the JSON file that holds them.
 
-    The file also keeps the systems that were measured before on the same export and requests.
+    The file also keeps the systems that were measured before on the same export and requests. A call that was
+    interrupted goes on: what it measured is kept until the figures are there.
 
     Args:
         run_dir: a run with an export.
@@ -101,11 +103,29 @@ def evaluate_run(
         if num_before:
             note = f"{num_before:,} of them are of days up to {last_trained}, which the run was trained on"
             console.print(f"  note: {note}", highlight=False)
-    measured = {}
+    version = fingerprint(
+        _read_of_export(manifest),
+        [None if table is None else sha256(table) for table in (path, graded)],
+        config.evaluation.recall_at,
+        config.boosting.features,
+        segments.rule,
+        uepp.__version__,
+    )
+    unfinished = Unfinished(target.with_name(f"{target.stem}_unfinished"), version)
+    measured, chosen = {}, {}
     for name in ("uepp", *names):
         with announced(console, f"evaluation of {name}"):
-            first = FirstResults(people, places) if has_places else None
-            measured[name] = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
+            kept = unfinished.get(name)
+            if kept is None:
+                first, before = FirstResults(people, places) if has_places else None, set(known.used)
+                values = measure(SYSTEMS[name].fit(known), requests, slices, config.evaluation.recall_at, first)
+                refuse_replaced(export_dir, manifest)
+                kept = values, {key: value for key, value in known.used.items() if key not in before}
+                unfinished.put(name, *kept)
+            else:
+                console.print("  measured before this evaluation was interrupted")
+            measured[name] = kept[0]
+            chosen |= kept[1]
     latency = None
     if data is None and events is None and window == "report":
         with announced(console, "latency"):
@@ -114,14 +134,7 @@ def evaluate_run(
         figures = without_nan(report(measured, slices, requests.day, requests.queries))
     metrics = {
         "run_id": manifest["run_id"],
-        "version": fingerprint(
-            _read_of_export(manifest),
-            [None if table is None else sha256(table) for table in (path, graded)],
-            config.evaluation.recall_at,
-            config.boosting.features,
-            segments.rule,
-            uepp.__version__,
-        ),
+        "version": version,
         "export": parts_of_export(manifest),
         **figures,
         "locality": without_nan({name: one.locality for name, one in measured.items() if one.locality}),
@@ -131,15 +144,16 @@ def evaluate_run(
         "num_days": len(set(requests.day.tolist())),
         "missing_target_share": requests.missing_target_share,
         "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,
-        "chosen": known.used,
+        "chosen": chosen,
     }
     refuse_replaced(export_dir, manifest)
     if latency is not None:
         add_cost(run_dir, query=latency)
-    kept = _with_kept(target, metrics)
-    write_json(target, kept)
+    joined = _with_kept(target, metrics)
+    write_json(target, joined)
     with atomic_file(target.with_name(f"{target.stem.replace('metrics', 'table')}.md")) as table:
-        table.write_text(markdown(kept), encoding="utf-8")
+        table.write_text(markdown(joined), encoding="utf-8")
+    unfinished.end()
     return metrics, target
 
 
