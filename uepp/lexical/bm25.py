@@ -14,13 +14,14 @@ give words only: trigrams of a whole description match everything and would be m
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from uepp.artifacts import atomic_directory, read_json, write_json
 from uepp.errors import InputError
@@ -217,20 +218,26 @@ class BM25:
         if not self._texts:
             raise ValueError("a loaded index cannot be tuned; build it from the catalogue")
         best = self._recall(requests, k, limit)
-        tried: list[dict[str, Any]] = [{"setting": "start", "value": None, "recall": round(best, 4)}]
+        tried = [{"setting": "start", "value": None, "recall": round(best, 4)}]
         self.analyze_all()
-        for setting, values in _GRID:
-            if not self._offers(setting):
-                continue
-            chosen = self.settings
-            for value in values:
-                self._set(replace(chosen, weights={**chosen.weights, setting: value}))
-                recall = best if self.settings == chosen else self._recall(requests, k, limit)
+        grid = [(setting, values) for setting, values in _GRID if self._offers(setting)]
+        with Progress(transient=True) as progress:
+            task = progress.add_task("BM25's settings", total=sum(len(values) for _, values in grid) + _NUM_TRIALS)
+
+            def keep(setting: str, value: Any, recall: float) -> None:
                 tried.append({"setting": setting, "value": value, "recall": round(recall, 4)})
-                if recall > best + MIN_GAIN:
-                    best, chosen = recall, self.settings
-            self._set(chosen)
-        best = self._tune_saturation(requests, k, limit, best, tried)
+                progress.advance(task)
+
+            for setting, values in grid:
+                chosen = self.settings
+                for value in values:
+                    self._set(replace(chosen, weights={**chosen.weights, setting: value}))
+                    recall = best if self.settings == chosen else self._recall(requests, k, limit)
+                    keep(setting, value, recall)
+                    if recall > best + MIN_GAIN:
+                        best, chosen = recall, self.settings
+                self._set(chosen)
+            best = self._tune_saturation(requests, k, limit, best, keep)
         self._indexes = self._used()
         return {
             "strength": self.strength,
@@ -246,7 +253,7 @@ class BM25:
         k: int,
         limit: int | None,
         best: float,
-        tried: list[dict[str, Any]],
+        keep: Callable[[str, Any, float], None],
     ) -> float:
         """Choose k1 and b together, by Bayesian optimisation from where they are; returns the recall reached."""
         from skopt import gp_minimize
@@ -257,7 +264,7 @@ class BM25:
             k1, b = (float(value) for value in point)
             self._set(replace(start, k1=k1, b=b))
             recall = self._recall(requests, k, limit)
-            tried.append({"setting": "k1, b", "value": [round(k1, 3), round(b, 3)], "recall": round(recall, 4)})
+            keep("k1, b", [round(k1, 3), round(b, 3)], recall)
             return -recall
 
         found = gp_minimize(

@@ -18,7 +18,7 @@ from uepp.data.schema import validate, validate_events
 from uepp.errors import InputError
 from uepp.evaluation.latency import query_latency
 from uepp.evaluation.locality import FirstResults, is_abroad, places_of
-from uepp.evaluation.measures import measure
+from uepp.evaluation.measures import Measured, measure
 from uepp.evaluation.recall import report, without_nan
 from uepp.evaluation.requests import Requests, load_judgments, load_requests
 from uepp.evaluation.segments import assign_segments
@@ -112,7 +112,8 @@ def evaluate_run(
         uepp.__version__,
     )
     unfinished = Unfinished(target.with_name(f"{target.stem}_unfinished"), version)
-    measured, chosen = {}, {}
+    measured: dict[str, Measured] = {}
+    chosen: dict[str, Any] = {}
     for name in ("uepp", *names):
         with announced(console, f"evaluation of {name}"):
             kept = unfinished.get(name)
