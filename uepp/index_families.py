@@ -80,13 +80,11 @@ class Family:
     Attributes:
         name: in a spec.
         parameters: all that can be said of it.
-        merges: whether indexes of parts of the catalogue can be put together.
         help: one line.
     """
 
     name: str
     parameters: tuple[Parameter, ...]
-    merges: bool
     help: str
 
     def parameter(self, name: str) -> Parameter:
@@ -124,7 +122,7 @@ _PQ = (_NLIST, _SUBQUANTIZERS, _RESIDUAL, _NPROBE)
 FAMILIES = {
     family.name: family
     for family in (
-        Family("flat", (), merges=True, help="exact: every product is compared"),
+        Family("flat", (), help="exact: every product is compared"),
         Family(
             "hnsw",
             (
@@ -141,11 +139,10 @@ FAMILIES = {
                     "a search ends when it knows so many nearer products; below K it loses results",
                 ),
             ),
-            merges=False,
             help="a graph of near products that is walked greedily",
         ),
-        Family("ivf-flat", (_NLIST, _NPROBE), merges=True, help="the cells nearest to the query, compared exactly"),
-        Family(_CODED, _PQ, merges=True, help="the same cells, products as 4-bit codes in registers"),
+        Family("ivf-flat", (_NLIST, _NPROBE), help="the cells nearest to the query, compared exactly"),
+        Family(_CODED, _PQ, help="the same cells, products as 4-bit codes in registers"),
         Family(
             _RERANKED,
             (
@@ -160,7 +157,6 @@ FAMILIES = {
                     high=1_000,
                 ),
             ),
-            merges=True,
             help="the same, and the best r·K ranked anew (UEPPR V)",
         ),
     )

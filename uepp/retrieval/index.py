@@ -1,4 +1,4 @@
-"""The Faiss index over product vectors, by inner product (UEPPR V): built in chunks, merged, searched."""
+"""The Faiss index over product vectors, by inner product (UEPPR V): built chunk by chunk, searched."""
 
 import math
 import sys
@@ -14,8 +14,8 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from uepp.artifacts import atomic_file
-from uepp.index_families import FAMILIES, IndexSpec
-from uepp.retrieval.vectors import ProductVectors
+from uepp.index_families import IndexSpec
+from uepp.retrieval.vectors import CHUNK_ROWS, ProductVectors
 
 T = TypeVar("T")
 
@@ -44,31 +44,27 @@ def build_index(
 ) -> faiss.Index:
     """Index a catalogue.
 
-    Each shard becomes an index of its own that is put behind those before it (what processes of their own can do
-    likewise, with `train_index`, `add` and `merge`); a family that cannot be merged grows in one piece, and one that
-    re-ranks gets its store when its codes are there. Beside the index there is one chunk of vectors in memory, and in
-    training its sample.
+    One index takes the vectors of all shards, chunk by chunk; one that re-ranks gets its store when its codes are
+    there. Beside the index there is one chunk of vectors in memory, and in training its sample. Indexes of shards are
+    not merged: Faiss 1.15 writes beyond its arrays where it puts FastScan codes behind a cell that has a multiple of
+    32·⌈M/2⌉ entries (`BlockInvertedLists::add_entries` takes that number of bytes for one of entries).
 
     Args:
         vectors: what to index.
         spec: resolved for these vectors.
         cells: of `train_cells`, where they were trained before; none: they are trained.
-        max_seconds: that an index may grow which cannot be merged; the others take minutes at most.
+        max_seconds: that a graph may grow; the others take minutes at most.
 
     Raises:
         TooLongError: it would take more than `max_seconds`.
     """
     if spec.codes is not None:
         return with_store(build_index(vectors, spec.codes, cells=cells), vectors, spec)
-    empty = train_index(vectors, spec, cells)
-    if not FAMILIES[spec.family].merges:
-        _grow(empty, vectors, spec, max_seconds)
-        return empty
-    index = faiss.clone_index(empty)
-    for begin, end in _shown(vectors.parts, spec.family, len(vectors.parts)):
-        part = faiss.clone_index(empty)
-        add(part, vectors.chunks(begin, end))
-        merge(index, part)
+    index = train_index(vectors, spec, cells)
+    if spec.family == "hnsw":
+        _grow(index, vectors, spec, max_seconds)
+    else:
+        add(index, _shown(vectors.chunks(), spec.family, math.ceil(len(vectors) / CHUNK_ROWS)))
     return index
 
 
@@ -133,17 +129,6 @@ def add(index: faiss.Index, chunks: Iterable[np.ndarray]) -> None:
     """Add products, chunk by chunk, float32 [n, D] each."""
     for chunk in chunks:
         index.add(np.ascontiguousarray(chunk, np.float32))
-
-
-def merge(index: Any, part: Any) -> None:
-    """Put the products of `part` behind those of `index`; `part` is empty then.
-
-    Both must come from one trained index of a family that merges.
-    """
-    if _ivf(index) is None:
-        index.merge_from(part)  # products of a plain list are numbered by their place
-    else:
-        index.merge_from(part, index.ntotal)
 
 
 def set_search(index: Any, spec: IndexSpec) -> None:
