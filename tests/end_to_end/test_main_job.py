@@ -458,8 +458,16 @@ def evaluated(outcome: Outcome, run: Path) -> dict[str, Any]:
 
 def test_the_runs_own_events_file(job: Job, copy: Path, call: Call) -> None:
     """Every request of the file counts, not only those of the report window."""
-    metrics = evaluated(call("evaluate", copy, "--events", job.data / "events.parquet", "--json"), copy)
+    outcome = call("evaluate", copy, "--events", job.data / "events.parquet", "--json")
+    metrics = evaluated(outcome, copy)
     assert_shape(metrics, ("uepp", *BY_DEFAULT))
+    seen = metrics["num_requests_before_train_end"], metrics["num_requests_tuned_on"]
+    assert min(seen) > 0
+    assert sum(seen) + job.metrics["num_requests"] == metrics["num_requests"]
+    for number, what in zip(
+        seen, ("which the run was trained on", "that BM25 and whatever else was tuned on"), strict=True
+    ):
+        assert any(f"note: {number:,} of them" in line and what in line for line in outcome.err.splitlines())
     assert metrics["num_requests"] == requests_with_a_purchase(pq.read_table(job.data / "events.parquet"))
     assert metrics["num_requests"] > job.metrics["num_requests"]
     assert metrics["missing_target_share"] == 0

@@ -87,21 +87,30 @@ def evaluate_run(
         if (requests.targets.product_index < 0).all():
             raise InputError(f"{path}: the catalogue of {export_dir} has none of the products that were wanted")
         segments = assign_segments(requests.queries, export_dir, config.evaluation.segments)
-        train_end = datetime.fromisoformat(read_json(export_dir / "windows.json")["train_end"])
+        windows = {name: datetime.fromisoformat(end) for name, end in read_json(export_dir / "windows.json").items()}
         graded = _judgments_path(run_dir, data)
         judgments = None if graded is None else load_judgments(graded, requests.queries, products)
         people, places = places_of(requests.raw.contexts, len(requests)), places_of(products, products.num_rows)
         has_places = any(country for country in people.country) or not np.isnan(people.latitude).all()
         abroad = is_abroad(people, places, requests.targets.request, requests.targets.product_index)
-        num_known = num_products_before(products, train_end)
+        num_known = num_products_before(products, windows["train_end"])
         slices = slices_of(requests, segments, num_known, judgments, abroad)
         console.print(
             f"  {len(requests):,} requests; {requests.missing_target_share:.1%} of targets not in the catalogue"
         )
-        last_trained = (train_end - timedelta(microseconds=1)).date().isoformat()
-        num_before = 0 if data is None and events is None else int(np.count_nonzero(requests.day <= last_trained))
+        last_trained = (windows["train_end"] - timedelta(microseconds=1)).date().isoformat()
+        last_tuned = (windows["selection_end"] - timedelta(microseconds=1)).date().isoformat()
+        num_before = num_tuned_on = 0
+        if data is not None or events is not None:
+            num_before = int(np.count_nonzero(requests.day <= last_trained))
+            num_tuned_on = int(np.count_nonzero(requests.day <= last_tuned)) - num_before
         if num_before:
             note = f"{num_before:,} of them are of days up to {last_trained}, which the run was trained on"
+            console.print(f"  note: {note}", highlight=False)
+        if num_tuned_on:
+            note = (
+                f"{num_tuned_on:,} of them are of the days up to {last_tuned} that BM25 and whatever else was tuned on"
+            )
             console.print(f"  note: {note}", highlight=False)
     version = fingerprint(
         _read_of_export(manifest),
@@ -142,6 +151,7 @@ def evaluate_run(
         "segments": segments.rule,
         "num_requests": len(requests),
         "num_requests_before_train_end": num_before,
+        "num_requests_tuned_on": num_tuned_on,
         "num_days": len(set(requests.day.tolist())),
         "missing_target_share": requests.missing_target_share,
         "bm25": read_json(export_dir / "bm25.json") if known.has("bm25.json") else None,

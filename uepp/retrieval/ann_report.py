@@ -61,10 +61,14 @@ def as_markdown(result: dict[str, Any]) -> str:
         f"Serves with **{result['chosen']}**: of the points within p99 {result['budget_ms']:g} ms, the highest overlap "
         f"with exact search at K = {result['at']:,} (of those within .001 of it, the fastest).",
     ]
-    for name, title in (("report", "Report window"), ("held_out", "Held-out requests of the selection window")):
+    tables = (
+        ("report", "Report window", "that nothing was tuned on"),
+        ("held_out", "Held-out requests of the selection window", "that the choice was made on, and no trial"),
+    )
+    for name, title, which in tables:
         rows = result[name]
         if rows:
-            lines += ["", f"## {title}: {result['num_requests'][name]:,} requests that nothing was tuned on", ""]
+            lines += ["", f"## {title}: {result['num_requests'][name]:,} requests {which}", ""]
             lines += [f"| {' | '.join(heads.values())} |", f"|{'---|' * len(heads)}"]
             lines += [f"| {' | '.join(shown(head, row.get(head)) for head in heads)} |" for row in rows]
     lines += ["", "## Against Faiss' defaults", ""]
