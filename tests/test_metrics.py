@@ -13,6 +13,7 @@ from uepp.metrics import (
     auroc,
     direction,
     mean_over_days,
+    middle,
     ndcg_at,
     paired_interval,
     paired_p_values,
@@ -181,12 +182,12 @@ def test_the_interval_of_a_paired_difference() -> None:
     low, high = paired_interval(values, day, alone)
     # Its width is that of the normal approximation: the mean of two days' means.
     error = math.sqrt(sum(values[day == one].var() / (day == one).sum() for one in ("mon", "tue"))) / 2
-    middle = mean_over_days(values, day)
-    assert low < middle < high
-    np.testing.assert_allclose([low, high], [middle - 1.96 * error, middle + 1.96 * error], atol=0.2 * error)
+    mean = mean_over_days(values, day)
+    assert low < mean < high
+    np.testing.assert_allclose([low, high], [mean - 1.96 * error, mean + 1.96 * error], atol=0.2 * error)
     assert paired_interval(values, day, alone) == (low, high)
     narrow = paired_interval(values, day, alone, confidence=0.5)
-    assert low < narrow[0] < middle < narrow[1] < high
+    assert low < narrow[0] < mean < narrow[1] < high
 
 
 def test_requests_of_one_query_are_drawn_together() -> None:
@@ -206,9 +207,12 @@ def test_requests_of_one_query_are_drawn_together() -> None:
 
 
 def test_an_interval_leaves_out_what_has_no_value() -> None:
-    day = np.array(["mon", "mon", "tue", "wed"])
-    assert paired_interval(np.array([0.25, np.nan, 0.75, np.nan]), day, np.arange(4)) == pytest.approx((0.5, 0.5))
-    assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day, np.arange(4)))
+    rng = np.random.default_rng(3)
+    day, values = np.repeat(["mon", "tue"], 20), rng.random(40)
+    padded = np.insert(values, [0, 25, 40], np.nan)
+    days = np.concatenate([["wed"], day[:25], ["tue"], day[25:], ["wed"]])
+    assert paired_interval(padded, days, np.arange(43)) == paired_interval(values, day, np.arange(40))
+    assert all(math.isnan(end) for end in paired_interval(np.full(4, np.nan), day[:4], np.arange(4)))
     assert all(math.isnan(end) for end in paired_interval(np.array([]), np.array([], str), np.array([])))
 
 
@@ -368,19 +372,20 @@ def test_auroc_of_who_lists_nothing_is_a_half() -> None:
 def test_resampled_means_are_those_of_weighted_queries() -> None:
     """By a loop with the same weights: each query has one, for its requests of every day."""
     rng = np.random.default_rng(1)
-    day = np.array(["a"] * 7 + ["b"] * 4)
-    query = np.array(list("xyzxvvw" + "zxuu"))
-    values = rng.random((11, 3))
-    values[2, 1] = values[8:, 1] = np.nan
+    day = np.array(["a"] * 17 + ["b"] * 11)
+    query = np.array(list("xyzxvvwabcdefghij" + "zxuuklmnopq"))
+    values = rng.random((28, 3))
+    values[2, 1] = values[17:, 1] = np.nan
     found = resampled_means(values, day, query, num_resamples=50, seed=3)
     names = np.unique(query).tolist()
     weights = np.random.default_rng(3).standard_exponential((50, len(names)))
     for resample in range(50):
-        weight = np.array([weights[resample, names.index(name)] for name in query])
         for column in range(3):
-            there = [(day == label) & ~np.isnan(values[:, column]) for label in "ab"]
-            means = [np.average(values[rows, column], weights=weight[rows]) for rows in there if rows.any()]
-            np.testing.assert_allclose(found[resample, column], np.mean(means))
+            there = [row for row in range(28) if not np.isnan(values[row, column])]
+            of_day = [sum(day[row] == day[other] for other in there) for row in there]
+            weight = [weights[resample, names.index(query[row])] for row in there]
+            expected = np.average(values[there, column], weights=np.array(weight) / of_day)
+            np.testing.assert_allclose(found[resample, column], expected)
     np.testing.assert_allclose(resampled_means(values[:, :1], day, query, 50, 3), found[:, :1])
     assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), np.arange(3), 5)).all()
 
@@ -389,8 +394,37 @@ def test_resampled_means_are_not_off_where_days_are_small() -> None:
     """Twenty days of one request each, which all fail, and one of many, which succeed: drawn, some days were absent."""
     day = np.array([f"{number:02}" for number in range(20)] + ["99"] * 200)
     values = np.array([0.0] * 20 + [1.0] * 200)
-    assert paired_interval(values, day, np.arange(220)) == pytest.approx((1 / 21, 1 / 21))
     assert mean_over_days(values, day) == pytest.approx(1 / 21)
+    found = resampled_means(values[:, np.newaxis], day, np.arange(220))
+    assert found.mean() == pytest.approx(1 / 21, rel=0.1)
+
+
+@pytest.mark.parametrize(("num_days", "a_day"), [(150, 1), (30, 2), (5, 40)])
+def test_intervals_hold_the_mean_as_often_as_they_say(num_days: int, a_day: int) -> None:
+    """Of days with few queries too: normalised day by day, the interval of 150 days of one query had no width at all.
+
+    The columns are as many experiments, of a paired difference with mean .2.
+    """
+    rng = np.random.default_rng(8)
+    values = rng.choice([-1.0, 0.0, 1.0], (num_days * a_day, 400), p=[0.1, 0.6, 0.3])
+    day, query = np.repeat(np.arange(num_days), a_day), np.arange(num_days * a_day)
+    low, high = middle(resampled_means(values, day, query, num_resamples=500))
+    assert 0.92 < np.mean((low <= 0.2) & (high >= 0.2)) < 0.97
+    needed = 2 * 1.96 * values.mean(axis=0).std()
+    np.testing.assert_allclose(np.mean(high - low), needed, rtol=0.1)
+
+
+def test_few_queries_have_no_interval() -> None:
+    """What counts is how many carry the mean: one query alone on a day is half of the mean of two days."""
+    rng = np.random.default_rng(9)
+    for sizes, is_enough in (([9], False), ([10], True), ([5, 5], True), ([1] * 10, True), ([99, 1], False)):
+        day, number = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+        interval = paired_interval(rng.random(number), day, np.arange(number))
+        assert np.isfinite(interval).all() if is_enough else np.isnan(interval).all(), sizes
+    # a query's requests are one query; many of them, half of all
+    same = np.concatenate([np.zeros(50), np.arange(1, 51)])
+    assert np.isnan(paired_interval(rng.random(100), np.zeros(100), same)).all()
+    assert np.isfinite(paired_interval(rng.random(100), np.zeros(100), np.arange(100))).all()
 
 
 def p_value_oracle(differences: list[float], days: list[str]) -> float:
@@ -447,6 +481,7 @@ def test_one_lucky_query_among_many_is_no_direction() -> None:
     assert direction((-0.1, 0.2), 0.01) == 0
     assert direction((0.1, 0.2), 0.2, confidence=0.68) == 1
     assert direction((0.1, 0.2), 0.4, confidence=0.68) == 0
+    assert direction((None, None), 0.01) == direction((math.nan, math.nan), 0.01) == 0, "no interval"
 
 
 def test_p_values_are_uniform_where_systems_are_the_same() -> None:

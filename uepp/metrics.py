@@ -6,6 +6,8 @@ import numpy as np
 
 NOT_FOUND = np.iinfo(np.int64).max
 """Position of a target that is not in its ranking."""
+MIN_GROUPS = 10
+"""Groups, such as queries, that an interval of a mean needs; with fewer it would be far too short."""
 
 
 def target_positions(ranking: np.ndarray, request: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -186,49 +188,57 @@ def resampled_means(
     """Bayesian bootstrap of `mean_over_days` over groups of requests, of several columns with the same draws.
 
     Requests of one query are answered well or badly together, so they are drawn together, on all of its days: each
-    resample gives every group a weight from the exponential distribution, for all of its requests (Rubin, The Bayesian
-    Bootstrap, 1981). Drawing whole groups with replacement would leave out days that few ask on, and so be off the
-    mean; these weights are not, since a day's mean has the expectation of its plain mean. Days are given, not drawn.
-    The difference of two columns' means is the mean of their paired difference, since both have the same draws.
+    resample gives every group g a weight W_g from the exponential distribution, for all of its requests (Rubin, The
+    Bayesian Bootstrap, 1981). With v_r the value of request r and c_r = 1 / requests of its day, the resampled mean is
+    Σ_g W_g Σ_{r ∈ g} c_r v_r / Σ_g W_g Σ_{r ∈ g} c_r, one ratio over all days: normalised day by day, a day with one
+    query would not vary at all. Drawing whole groups with replacement would leave out days that few ask on, and so be
+    off the mean. The difference of two columns' means is the mean of their paired difference, since both have the same
+    draws.
 
     Args:
-        values: float [R, M], added up in their own precision; NaN is left out of its column.
+        values: float64 [R, M]; NaN is left out of its column.
         day: [R], any labels.
         group: [R], any labels, such as the queries.
         num_resamples: S, how often to draw.
         seed: of the draws.
 
     Returns:
-        float64 [S, M], NaN where there was no value.
+        float64 [S, M]; NaN where the mean rests on fewer than `MIN_GROUPS` groups, by their effective number
+        (Σ_g C_g)² / Σ_g C_g² with C_g = Σ_{r ∈ g} c_r, which is their number where all count the same.
     """
     rng = np.random.default_rng(seed)
-    _, row = np.unique(group, return_inverse=True)
-    num_groups = int(row.max(initial=-1)) + 1
-    of_days = [_sums_by_group(values[day == label], row[day == label]) for label in np.unique(day)]
-    totals, num_days = np.zeros((num_resamples, values.shape[1])), np.zeros((num_resamples, values.shape[1]))
-    step = max(1, 1_000_000 // max(num_groups, 1))
+    is_value = ~np.isnan(values)
+    shares = _shares_of_days(is_value, day)
+    sums = _sums_by_group(np.where(is_value, values, 0.0) * shares, group)
+    counts = _sums_by_group(shares, group)
+    squares = (counts**2).sum(axis=0)
+    effective = np.divide(counts.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+    is_enough = np.round(effective, 6) >= MIN_GROUPS
+    sums, counts = sums[:, is_enough], counts[:, is_enough]
+    means = np.full((num_resamples, values.shape[1]), np.nan)
+    step = max(1, 1_000_000 // max(len(sums), 1))
     for begin in range(0, num_resamples, step):
-        rows = min(step, num_resamples - begin)
-        weights = rng.standard_exponential((rows, num_groups)).astype(values.dtype)
-        for present, sums, counts in of_days:
-            weights_of_day = weights[:, present]
-            sum_of_day, weight = weights_of_day @ sums, weights_of_day @ counts
-            is_value = weight > 0
-            means = np.divide(sum_of_day, weight, out=np.zeros_like(sum_of_day), where=is_value)
-            totals[begin : begin + rows] += means
-            num_days[begin : begin + rows] += is_value
-    return np.divide(totals, num_days, out=np.full_like(totals, np.nan), where=num_days > 0)
+        weights = rng.standard_exponential((min(step, num_resamples - begin), len(sums)))
+        means[begin : begin + step, is_enough] = (weights @ sums) / (weights @ counts)
+    return means
 
 
-def _sums_by_group(values: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The groups that there are [G], and of each the sums of its values [G, M] and how many it has [G, M]."""
-    if not len(row):
-        return row, values, values
-    order = np.argsort(row, kind="stable")
-    present, begin = np.unique(row[order], return_index=True)
-    is_value = ~np.isnan(values[order])
-    numbers = np.where(is_value, values[order], np.zeros_like(values))
-    return present, np.add.reduceat(numbers, begin), np.add.reduceat(is_value.astype(values.dtype), begin)
+def _shares_of_days(is_value: np.ndarray, day: np.ndarray) -> np.ndarray:
+    """1 / values of the same day and column, of bool [R, M]: what a value counts; 0 where there is none."""
+    shares = np.zeros(is_value.shape)
+    for label in np.unique(day):
+        of_day = day == label
+        shares[of_day] = is_value[of_day] / np.maximum(is_value[of_day].sum(axis=0), 1)
+    return shares
+
+
+def _sums_by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums of each group's values, by sorted label: [G, M] of [R, M]."""
+    if not len(group):
+        return values
+    order = np.argsort(group, kind="stable")
+    _, begin = np.unique(group[order], return_index=True)
+    return np.add.reduceat(values[order], begin)
 
 
 def paired_interval(
@@ -253,11 +263,9 @@ def paired_interval(
         seed: of the draws.
 
     Returns:
-        Lower and upper end, NaN when there is no value at all.
+        Lower and upper end, NaN where `resampled_means` are.
     """
     is_value = ~np.isnan(differences)
-    if not is_value.any():
-        return float("nan"), float("nan")
     means = resampled_means(differences[is_value, np.newaxis], day[is_value], group[is_value], num_resamples, seed)
     (low, high) = middle(means, confidence)[:, 0]
     return float(low), float(high)
@@ -290,11 +298,7 @@ def paired_p_values(
         float64 [M]; 1 where all differences are 0, NaN without a value.
     """
     is_value = ~np.isnan(differences)
-    weight = np.zeros(differences.shape)
-    for label in np.unique(day):
-        of_day = day == label
-        weight[of_day] = 1.0 / np.maximum(is_value[of_day].sum(axis=0), 1)
-    _, shares, _ = _sums_by_group(np.where(is_value, differences, 0.0) * weight, group)
+    shares = _sums_by_group(np.where(is_value, differences, 0.0) * _shares_of_days(is_value, day), group)
     # Equal means must count as equal, whatever the order of addition: recall takes few values.
     least = np.abs(shares.sum(axis=0)) - 1e-6 * np.abs(shares).sum(axis=0)
     p_values, together = np.full(len(least), np.nan), []
@@ -313,19 +317,19 @@ def paired_p_values(
     return p_values
 
 
-def direction(interval: Sequence[float], p_value: float, confidence: float = 0.95) -> int:
+def direction(interval: Sequence[float | None], p_value: float, confidence: float = 0.95) -> int:
     """Whether a difference is surely above 0 (1) or below (−1), or not to be told from chance (0).
 
     Both have to say so: an interval of a Bayesian bootstrap does not hold 0 where all that is not 0 has one sign, be it
     one query among thousands, which the test takes for chance.
 
     Args:
-        interval: of the difference, that holds `confidence`.
+        interval: of the difference, that holds `confidence`; without one (None or NaN) nothing is sure.
         p_value: of the same difference.
         confidence: of both.
     """
     low, high = interval
-    if p_value > 1 - confidence + 1e-9:
+    if low is None or high is None or p_value > 1 - confidence + 1e-9:
         return 0
     return 1 if low > 0 else -1 if high < 0 else 0
 

@@ -16,12 +16,12 @@ from uepp.evaluation.slices import Slices, slices_of
 from uepp.evaluation.table import headline, markdown, print_table
 from uepp.features.requests import RawRequests
 
-NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 14, 12, 8
-DAY = np.array(["mon"] * 6 + ["tue"] * 8)
-SEGMENT = np.array(["head", "tail"] * 7)
-SEEN = np.array([10] * 6 + [12] * 8)
-SIGNED_IN = np.array([True, False, True, True, False, True, True] * 2)
-HISTORY = np.array([[0, 2], [0, 0], [3, 3], [2, 3], [0, 0], [1, 2], [4, 4]] * 2)
+NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 28, 12, 8
+DAY = np.array(["mon"] * 12 + ["tue"] * 16)
+SEGMENT = np.array(["head", "tail"] * 14)
+SEEN = np.array([10] * 12 + [12] * 16)
+SIGNED_IN = np.array([True, False, True, True, False, True, True] * 4)
+HISTORY = np.array([[0, 2], [0, 0], [3, 3], [2, 3], [0, 0], [1, 2], [4, 4]] * 4)
 KS = (2, 5)
 
 
@@ -41,14 +41,14 @@ class Case:
 
     def __init__(self, seed: int = 1) -> None:
         rng = np.random.default_rng(seed)
-        self.wanted = [rng.choice(NUM_PRODUCTS, rng.integers(1, 4), replace=False).tolist() for _ in range(14)]
+        self.wanted = [rng.choice(NUM_PRODUCTS, rng.integers(1, 4), replace=False).tolist() for _ in DAY]
         self.wanted[3].append(-1)
         self.wanted[9] = [-1]
         pairs = [(request, product) for request, products in enumerate(self.wanted) for product in products]
         self.is_repeat = rng.random(len(pairs)) < 0.3
         targets = Targets(*np.array(pairs, np.int64).T)
         queries = [f"q{n // 2}" if n < 4 else f"q{n}" for n in range(NUM_REQUESTS)]
-        pointers = {"searches": np.zeros((14, 2), np.int64), "clicks": HISTORY}
+        pointers = {"searches": np.zeros((NUM_REQUESTS, 2), np.int64), "clicks": HISTORY}
         raw = RawRequests(queries, pointers=pointers)
         self.requests = Requests(raw, DAY, SEEN, targets, self.is_repeat, SIGNED_IN)
         self.pairs = [(*pair, bool(again)) for pair, again in zip(pairs, self.is_repeat, strict=True)]
@@ -221,12 +221,16 @@ def test_the_report_compares_the_first_system_with_the_others() -> None:
                 assert np.isnan([one["difference"], *one["interval"], one["p_value"]]).all()
                 continue
             assert one["difference"] == pytest.approx(ours[name][key] - theirs[name][key])
+            assert 0 < one["p_value"] <= 1
             low, high = ours[name]["intervals"][key]
+            if ours[name]["num_queries"] < 10:
+                assert np.isnan([low, high, *one["interval"]]).all()
+                continue
             assert low - 1e-6 <= ours[name][key] <= high + 1e-6
             assert one["interval"][0] - 1e-6 <= one["difference"] <= one["interval"][1] + 1e-6
-            assert 0 < one["p_value"] <= 1
     assert ours["torso"]["num_requests"] == 0
-    for day, number in (("mon", 6), ("tue", 8)):
+    assert 0 < ours["anonymous"]["num_queries"] < 10
+    for day, number in (("mon", 12), ("tue", 16)):
         assert found["days"][day]["num_requests"] == number
     mean = np.mean([found["days"][day]["systems"]["bm25"]["ndcg@5"] for day in ("mon", "tue")])
     assert mean == pytest.approx(theirs["all"]["ndcg@5"])
@@ -247,7 +251,7 @@ def test_figures_do_not_depend_on_who_else_is_compared() -> None:
 
 def test_what_is_printed() -> None:
     case = Case()
-    metrics = without_nan(reported(case)) | {"segments": "by hand", "num_requests": 14, "num_days": 2}
+    metrics = without_nan(reported(case)) | {"segments": "by hand", "num_requests": 28, "num_days": 2}
     console = Console(record=True, width=120, file=io.StringIO())
     print_table(metrics, console, ("recall", "mrr"))
     text = console.export_text()
@@ -272,5 +276,9 @@ def test_what_is_printed() -> None:
             values = [metrics["systems"][name]["all"][key] for name in ("uepp", "bm25")]
             own = metrics["systems"][system]["all"][key]
             assert f" {own:.3f} " in line or (own == max(values) and f" **{own:.3f}** " in line)
+    one["interval"] = [None, None]
+    answer = headline(metrics)
+    assert answer is not None
+    assert "(too few queries for an interval, p " in answer
     del metrics["comparisons"]["bm25"]
     assert headline(metrics) is None

@@ -116,7 +116,7 @@ def _cell(figures: dict[str, Any], key: str) -> str:
     if value is None:
         return "–"
     low, high = figures["intervals"][key]
-    return f"{_short(value)} ({_short(low)}–{_short(high)})"
+    return _short(value) if low is None else f"{_short(value)} ({_short(low)}–{_short(high)})"
 
 
 def _short(value: float) -> str:

@@ -45,7 +45,8 @@ def compare(
 
     Returns:
         By segment (`all`, `head`, `torso`, `tail`) `num_requests` and for each K `recall@K`: `before`, `after`,
-        `difference`, its 95% bootstrap `interval`, a list of two, and its `p_value` (`paired_p_values`).
+        `difference`, its 95% bootstrap `interval`, a list of two (NaN with too few queries), and its `p_value`
+        (`paired_p_values`).
     """
     results = [recalls_of(system, requests, ks) for system in (before, after)]
     query = query_numbers(requests.queries)
@@ -171,7 +172,8 @@ def print_comparison(compared: dict[str, dict[str, Any]], title: str, console: C
             else:
                 low, high = one["interval"]
                 cells = [f"{one['before']:.3f}", f"{one['after']:.3f}", f"{one['difference']:+.4f}"]
-                cells += [f"{low:+.4f} to {high:+.4f}", f"{one['p_value']:.3f}"]
+                interval = "–" if low is None else f"{low:+.4f} to {high:+.4f}"
+                cells += [interval, f"{one['p_value']:.3f}"]
             table.add_row(first, f"R@{measure[7:]}", *cells)
             first = ""
         table.add_section()

@@ -31,7 +31,8 @@ def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray, qu
     Returns:
         `systems`: by system and slice the measures, `num_queries`, `num_requests`, and `intervals` by measure;
         `comparisons`: by other system, slice and measure `difference` (the first one's mean minus the other's),
-        `interval` and `p_value`; `days`: by day `num_requests` and by system the measures.
+        `interval` and `p_value`; `days`: by day `num_requests` and by system the measures. The ends of an interval are
+        NaN where there are too few queries for one (`resampled_means`).
     """
     first, *others = measured
     query = query_numbers(queries)

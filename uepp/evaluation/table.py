@@ -23,10 +23,11 @@ def headline(metrics: dict[str, Any]) -> str | None:
         return None
     ours, theirs = (metrics["systems"][name][ALL][key] for name in ("uepp", _OPPONENT))
     one = compared[ALL][key]
-    (low, high), p_value = one["interval"], one["p_value"]
+    low, high = one["interval"]
+    interval = "too few queries for an interval" if low is None else f"95% interval {_signed(low)} to {_signed(high)}"
     return (
         f"{key.capitalize()}: this run {_plain(ours)}, tuned BM25 {_plain(theirs)}; difference "
-        f"{_signed(one['difference'])} (95% interval {_signed(low)} to {_signed(high)}, p {_p(p_value)})"
+        f"{_signed(one['difference'])} ({interval}, p {_p(one['p_value'])})"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
-from uepp.metrics import direction
+from uepp.metrics import MIN_GROUPS, direction
 from uepp.report import wording
 from uepp.report.figures import Compared, Point
 from uepp.report.gather import OPPONENT, Facts
@@ -38,7 +38,7 @@ class Group(NamedTuple):
         ours: Recall@K of the run, with its interval.
         theirs: of tuned BM25.
         difference: ours minus theirs.
-        interval: of the difference.
+        interval: of the difference; ends are none where there are too few queries for one.
         p_value: of the paired test.
     """
 
@@ -49,7 +49,7 @@ class Group(NamedTuple):
     ours: Point
     theirs: Point
     difference: float
-    interval: list[float]
+    interval: list[float | None]
     p_value: float
 
     @property
@@ -70,7 +70,7 @@ class Other(NamedTuple):
     label: str
     recall: float
     difference: float
-    interval: list[float]
+    interval: list[float | None]
     p_value: float
 
     @property
@@ -79,7 +79,7 @@ class Other(NamedTuple):
         return verdict(self.interval, self.p_value)
 
 
-def verdict(interval: Sequence[float], p_value: float) -> str:
+def verdict(interval: Sequence[float | None], p_value: float) -> str:
     """Of a difference with this interval and this p-value."""
     return {1: "ahead", -1: "behind", 0: "undecided"}[direction(interval, p_value)]
 
@@ -193,7 +193,8 @@ def how_sure(facts: Facts) -> list[str]:
         f"queries, on {len(days)} {unit} ({span}) that neither training nor tuning has seen. {_tuned_on(facts)}",
         "Intervals come from random weights of these days' queries (bootstrap), each for all of its requests, "
         "p-values from a paired randomisation test. Each is for its own comparison, not corrected for the number of "
-        "groups and systems that are looked at.",
+        f"groups and systems that are looked at. A figure that rests on fewer than {MIN_GROUPS} queries has no "
+        "interval.",
     ]
     if metrics["missing_target_share"]:
         sentences.append(

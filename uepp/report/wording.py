@@ -32,12 +32,12 @@ def signed(value: float | None, decimals: int = 3) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
-def signed_between(ends: list[float] | None) -> str:
+def signed_between(ends: list[float | None] | None) -> str:
     """An interval of differences: `+.346 to +.383`."""
     return MISSING if ends is None or None in ends else f"{signed(ends[0])} to {signed(ends[1])}"
 
 
-def points_between(ends: list[float] | None) -> str:
+def points_between(ends: list[float | None] | None) -> str:
     """An interval of differences in percentage points."""
     return MISSING if ends is None or None in ends else f"{points(ends[0])} to {points(ends[1])}"
 

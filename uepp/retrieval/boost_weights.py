@@ -88,7 +88,7 @@ class TunedWeights:
             of the other folds.
         held_out: for each of `SCALES` the `recall` of every fold's weights on the requests of that fold, which they
             were not tuned on, `behind_best`, how far the best scale is ahead: an interval of one standard error, and
-            its `p_value`.
+            its `p_value`. With too few queries for an interval no scale is surely behind, so 0 is taken.
     """
 
     best: np.ndarray
