@@ -212,6 +212,39 @@ def test_a_boosting_of_an_earlier_version_has_no_p_value(render: Render) -> None
     assert "with and without boosting" in html
 
 
+def test_many_days_are_folded_below_their_figure(tmp_path: Path) -> None:
+    metrics = metrics_of(requests())
+    first = next(iter(metrics["days"].values()))
+    metrics["days"] = {f"2024-05-{day:02}": first for day in range(1, 23)}
+    html, _ = page.render(facts_of(tmp_path, metrics), sample_of(requests(), products()))
+    elements = Elements(html)
+    assert "the means of every seven days" in "".join(text for _, text in elements.named("figcaption"))
+    (folded,) = (text for _, text in elements.named("details") if text.startswith("Figures of each day"))
+    assert "2024-05-22" in folded
+
+
+def test_a_studys_figure_is_of_one_k(render: Render) -> None:
+    """Its title took the run's K, its axis the study's."""
+    cells = {"seed": 1, "seconds": {}, "report": {"all": {"recall@1000": 0.5}}}
+    study = {"variants": {"a": [cells]}, "opponents": {"bm25": {"report": {"all": {"recall@1000": 0.5}}}}}
+    html, drawn = render(studies={"s": study})
+    (figure,) = (one for one in drawn if one.name == "study-1")
+    assert figure.title == "s: recall@1,000 of each variant"
+    assert "recall@1,000, report days" in figure.svg
+    assert "Squares: other systems" in html
+
+
+def test_the_one_group_that_is_behind_stands_at_the_top(tmp_path: Path) -> None:
+    """The last sentence was left out there: with one group that is the one about it."""
+    metrics = metrics_of(requests())
+    compared = metrics["comparisons"]["bm25"]
+    compared["new_products"] = {"recall@5": {"difference": -0.2, "interval": [-0.3, -0.1], "p_value": 0.001}}
+    metrics["comparisons"]["bm25"] = {name: compared[name] for name in ("all", "new_products")}
+    html, _ = page.render(facts_of(tmp_path, metrics), sample_of(requests(), products()))
+    top = html[html.index("<h1>") : html.index("<h2")]
+    assert "Behind for new products" in top
+
+
 def test_what_counts_is_called_by_its_name(render: Render) -> None:
     html, _ = render(config=Config(data=DataConfig(relevant_types=("click", "cart"))))
     said = "".join(text for _, text in Elements(html).named("main"))

@@ -124,7 +124,7 @@ def others(facts: Facts) -> list[Other]:
 
 
 def for_whom(found: Sequence[Group]) -> list[str]:
-    """What the groups say, in sentences."""
+    """In which groups the run is ahead, behind, or neither, in sentences."""
     parts = found[1:]
     if not parts:
         return []
@@ -141,13 +141,18 @@ def for_whom(found: Sequence[Group]) -> list[str]:
     if undecided:
         names = wording.listed([_with_size(group) for group in undecided])
         sentences.append(f"Not to be told from chance for {names}.")
-    ordered = sorted(parts, key=lambda group: group.difference)
-    if len(parts) > 1:
-        sentences.append(
-            f"The difference is largest for {ordered[-1].label} ({wording.points(ordered[-1].difference)} points) and "
-            f"smallest for {ordered[0].label} ({wording.points(ordered[0].difference)})."
-        )
     return sentences
+
+
+def extremes(found: Sequence[Group]) -> list[str]:
+    """For which group the difference is largest and smallest, a sentence; none where there are not two."""
+    ordered = sorted(found[1:], key=lambda group: group.difference)
+    if len(ordered) < 2:
+        return []
+    return [
+        f"The difference is largest for {ordered[-1].label} ({wording.points(ordered[-1].difference)} points) and "
+        f"smallest for {ordered[0].label} ({wording.points(ordered[0].difference)})."
+    ]
 
 
 def _with_size(group: Group) -> str:

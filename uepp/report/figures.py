@@ -1,6 +1,8 @@
 """The report's figures, each drawn from plain numbers."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +11,13 @@ from uepp.report.drawing import FOURTH, INK, LINE, OURS, SOFT, THEIRS, THIRD, Dr
 
 NUM_DOTS = 400
 """Of a panel of the map: more would hide each other, and weigh more than the rest of the page."""
+MOST_DAYS = 21
+"""Days whose points are joined; of more, means of seven are."""
+_MOST_TICKS = 7
 _ROW = 22.0  # units of height a row
+_TALL_ROW = 31.0  # the same where a label takes two lines
+_LINE = 30  # letters of a line of a label
+_APART = 0.4  # rows between the lines of a label
 _RINGS = (10.0, 100.0, 500.0, 2_000.0, 5_000.0, 10_000.0)  # km
 
 
@@ -39,7 +47,7 @@ def systems_by_k(rows: Sequence[tuple[str, Mapping[int, Point]]], ks: Sequence[i
         theirs: row of the opponent.
     """
     title = "Recall by K of all systems, with 95% intervals"
-    with canvas("systems", title, 62 + _ROW * len(rows)) as one:
+    with canvas("systems", title, 62 + _height([label for label, _ in rows])) as one:
         axes = one.figure.add_subplot()
         shapes = dict(zip(ks, _shapes(len(ks)), strict=True))
         for place, (_, recalls) in enumerate(rows):
@@ -58,7 +66,7 @@ def systems_by_k(rows: Sequence[tuple[str, Mapping[int, Point]]], ks: Sequence[i
 
 def two_systems(name: str, title: str, rows: Sequence[Compared], xlabel: str) -> Drawn:
     """Two systems a row, joined, with intervals."""
-    with canvas(name, title, 62 + _ROW * len(rows)) as one:
+    with canvas(name, title, 62 + _height([row.label for row in rows])) as one:
         axes = one.figure.add_subplot()
         for place, row in enumerate(rows):
             axes.plot([row.ours.value, row.theirs.value], [place, place], color=LINE, linewidth=3, zorder=1)
@@ -74,31 +82,45 @@ def two_systems(name: str, title: str, rows: Sequence[Compared], xlabel: str) ->
 
 
 def by_day(days: Sequence[str], lines: Mapping[str, Sequence[float | None]], k: int) -> Drawn:
-    """Recall of each day: points, joined by straight lines.
+    """Recall of each day: points, joined by straight lines; of many days small dots, and the means of seven joined.
 
     Args:
-        days: ISO dates.
+        days: ISO dates, increasing.
         lines: by label, a value a day; the run, then the opponent, then what else is of interest.
         k: K.
     """
     title = f"Recall@{k:,} by day"
-    with canvas("days", title, 190) as one:
+    at = np.array([date.fromisoformat(day).toordinal() for day in days])
+    span = int(at[-1] - at[0])
+    with canvas("days", title, 205) as one:
         axes = one.figure.add_subplot()
         for (label, values), color, shape in zip(lines.items(), (OURS, THEIRS, THIRD, FOURTH), "osD^", strict=False):
-            numbers = [np.nan if value is None else value for value in values]
-            axes.plot(range(len(days)), numbers, f"-{shape}", color=color, markersize=5, linewidth=1.2)
-            axes.annotate(
-                label, (len(days) - 1, numbers[-1]), (8, 0), textcoords="offset points", va="center", color=color,
-                annotation_clip=False,
-            )  # fmt: skip
-        axes.set_xticks(range(len(days)), [day[5:] for day in days])
-        axes.set_xlim(-0.3, len(days) - 0.7)
+            place, numbers = at, np.array(values, float)
+            if len(days) > MOST_DAYS:
+                axes.plot(at, numbers, "o", color=color, markersize=2.2, alpha=0.45, markeredgewidth=0)
+                place, numbers = _by_sevens(at, numbers)
+            axes.plot(place, numbers, f"-{shape}", color=color, markersize=5, linewidth=1.2, label=label)
+        ticks = range(at[0], at[-1] + 1, span // _MOST_TICKS + 1)
+        axes.set_xticks(ticks, [f"{date.fromordinal(tick):%m-%d}" for tick in ticks])
+        margin = max(0.3, 0.015 * span)
+        axes.set_xlim(at[0] - margin, at[-1] + margin)
         axes.grid(axis="y")
         axes.grid(visible=False, axis="x")
         axes.set_ylim(0, 1)
         axes.set_ylabel(f"recall@{k:,}")
         axes.tick_params(axis="y", labelcolor=SOFT)
+        one.figure.legend(loc="outside upper right", ncols=len(lines), handletextpad=0.4, columnspacing=1.2)
     return one.done()
+
+
+def _by_sevens(at: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean day and mean value of every seven days from the first on; days without a value (NaN) do not count."""
+    is_value = ~np.isnan(values)
+    seven = (at[is_value] - at[0]) // 7
+    numbers = np.bincount(seven)
+    is_any = numbers > 0
+    day, mean = (np.bincount(seven, one[is_value])[is_any] / numbers[is_any] for one in (at, values))
+    return day, mean
 
 
 def distances(km: Mapping[str, np.ndarray], k: int) -> Drawn:
@@ -170,7 +192,7 @@ def around(km: Mapping[str, np.ndarray], bearings: Mapping[str, np.ndarray], k: 
 
 
 def ablation(
-    name: str, title: str, rows: Sequence[tuple[str, Sequence[float]]], lines: Mapping[str, float], xlabel: str
+    name: str, title: str, rows: Sequence[tuple[str, Sequence[float]]], opponents: Mapping[str, float], xlabel: str
 ) -> Drawn:
     """A study: every seed a small ring, the mean a dot, a bar of one standard deviation to each side.
 
@@ -178,13 +200,15 @@ def ablation(
         name: of its files.
         title: what it shows.
         rows: variant, and a figure a seed.
-        lines: opponents, drawn as lines where they do not squeeze the variants.
+        opponents: their figures; each that does not squeeze the variants gets a row, and a line up to the top.
         xlabel: of the figures.
     """
-    with canvas(name, title, 66 + _ROW * len(rows)) as one:
+    values = [value for _, seeds in rows for value in seeds]
+    low, high = min(values), max(values)
+    near = {label: value for label, value in opponents.items() if value > low - 0.5 * max(high - low, 0.01)}
+    labels = [*(label for label, _ in rows), *near]
+    with canvas(name, title, 50 + _height(labels)) as one:
         axes = one.figure.add_subplot()
-        values = [value for _, seeds in rows for value in seeds]
-        low, high = min(values), max(values)
         for place, (_, seeds) in enumerate(rows):
             mean = float(np.mean(seeds))
             if len(seeds) > 1:
@@ -193,16 +217,14 @@ def ablation(
             axes.plot(seeds, [place] * len(seeds), "o", color="none", markeredgecolor=SOFT, markersize=4.5, zorder=3)
             axes.plot([mean], [place], "o", color=OURS, markersize=6.5, zorder=4)
         axes.axvline(float(np.mean(rows[0][1])), color=SOFT, linewidth=1, linestyle=":", zorder=0)
-        for label, value in lines.items():
-            if value > low - 0.5 * max(high - low, 0.01):
-                axes.axvline(value, color=THEIRS, linewidth=1.2, linestyle="--", zorder=0, label=label)
-        _rows(axes, [label for label, _ in rows])
+        for place, value in enumerate(near.values(), len(rows)):
+            axes.plot([value, value], [-0.6, place], color=THEIRS, linewidth=1.2, linestyle="--", zorder=0)
+            axes.plot([value], [place], "s", color=THEIRS, markersize=6, zorder=4)
+        _rows(axes, labels)
         digits = 3 if high - low > 0.01 else 4
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.{digits}f}".replace("0.", ".", 1))
         axes.xaxis.set_major_locator(_few_ticks())
         axes.set_xlabel(xlabel)
-        if axes.get_legend_handles_labels()[1]:
-            one.figure.legend(loc="outside upper right")
     return one.done()
 
 
@@ -248,7 +270,7 @@ def index_points(points: Sequence[tuple[str, float, float]], chosen: str, at: in
         at: K.
     """
     title = f"Index: overlap@{at:,} with exact search against p99 of a query"
-    with canvas("index", title, 62 + 26 * len(points)) as one:
+    with canvas("index", title, 62 + _height([label for label, *_ in points], 26.0)) as one:
         overlap, times = one.figure.subplots(1, 2, sharey=True)
         for place, (label, p99, share) in enumerate(points):
             color = OURS if label == chosen else SOFT
@@ -275,14 +297,33 @@ def _shapes(number: int) -> list[str]:
 
 
 def _rows(axes: Any, labels: Sequence[str], bold: Sequence[int] = ()) -> None:
-    axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+    """Label the rows. Each line of a label is a tick of its own, so that it ends at the axis in any letters."""
+    ticks = []
+    for place, label in enumerate(labels):
+        lines = _lines(label)
+        middle = (len(lines) - 1) / 2
+        ticks += [(place, place + _APART * (line - middle), text) for line, text in enumerate(lines)]
+    axes.set_yticks([at for _, at, _ in ticks], [text for *_, text in ticks])
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    for place in bold:
-        axes.get_yticklabels()[place].set_fontweight("bold")
+    for (place, *_), text in zip(ticks, axes.get_yticklabels(), strict=True):
+        if place in bold:
+            text.set_fontweight("bold")
 
 
-def _short(label: str, most: int = 30) -> str:
-    return label if len(label) <= most else f"{label[: most - 1]}…"
+def _height(labels: Sequence[str], row: float = _ROW) -> float:
+    """Of all rows together, each as high as the highest."""
+    return len(labels) * max([row, *(_TALL_ROW for label in labels if len(_lines(label)) > 1)])
+
+
+def _lines(label: str) -> list[str]:
+    """A label in at most two lines; one that does not fit is cut in the middle, since variants differ at the end."""
+    if len(label) <= _LINE:
+        return [label]
+    for width in range(_LINE // 2, _LINE + 1):
+        lines = textwrap.wrap(label, width, break_on_hyphens=False)
+        if len(lines) <= 2:
+            return lines
+    return [f"{label[: _LINE - 1]}…", label[-_LINE:]]
 
 
 def _shares(axes: Any) -> None:

@@ -42,9 +42,10 @@ def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
         drawn["map"] = figures.around(places.km, places.bearings, content.FIRST)
     studied = content.studies(facts)
     for place, study in enumerate(studied):
+        measure = f"recall@{int(study.key.partition('@')[2]):,}"  # a study may have other K than the run
         drawn[f"study-{place}"] = figures.ablation(
-            f"study-{place + 1}", f"{study.name}: recall@{k:,} of each variant", study.rows, study.opponents,
-            f"recall@{study.key.partition('@')[2]}, report days",
+            f"study-{place + 1}", f"{study.name}: {measure} of each variant", study.rows, study.opponents,
+            f"{measure}, report days",
         )  # fmt: skip
     boosting = facts.boosting
     if boosting is not None and boosting.get("trade_off"):
@@ -58,9 +59,11 @@ def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
     template = _environment().get_template("report.html")
     html = template.render(
         facts=facts, k=k, groups=groups, others=others, best=others[0] if others else None,
-        for_whom=answer.for_whom(groups), against_others=answer.against_others(others),
+        for_whom=answer.for_whom(groups), extremes=answer.extremes(groups),
+        against_others=answer.against_others(others),
         how_sure=answer.how_sure(facts), not_known=answer.not_known(facts), is_generated=answer.is_generated(facts),
         figures=drawn, systems=content.systems_grid(facts), days=content.days_grid(facts),
+        most_days=figures.MOST_DAYS,
         examples=examples.choose(sample, answer.OURS, OPPONENT), depth=sample.depth, num_drawn=len(sample.rows),
         seed=SEED, pool_share=examples.POOL_SHARE, places=places, first=content.FIRST, num_dots=figures.NUM_DOTS,
         studies=studied, differences_caption=DIFFERENCES,
@@ -83,7 +86,7 @@ def _by_day(facts: Facts, key: str) -> Drawn:
     days = sorted(facts.metrics["days"])
     lines = {
         label: [facts.metrics["days"][day]["systems"][name][key] for day in days]
-        for name, label in ((answer.OURS, "this run"), (OPPONENT, "BM25"))
+        for name, label in ((answer.OURS, "this run"), (OPPONENT, "tuned BM25"))
     }
     return figures.by_day(days, lines, facts.main_k)
 
