@@ -334,6 +334,31 @@ def test_the_table_has_means_and_deviations_over_seeds() -> None:
     assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – | – | – |"
 
 
+def test_the_table_has_the_ks_of_the_study() -> None:
+    """They were 10, 100 and 1,000 whatever was measured: columns of nothing."""
+    found = {"all": {"recall@5": 0.3, "recall@50": 0.5, "ndcg@5": 0.1}, "head": {"recall@50": 0.25}}
+    cell = {"seed": 1, "seconds": {}, "report": found, "selection": found}
+    head, _, row = study.markdown({"description": "", "variants": {"v": [cell]}}).splitlines()
+    heads = "| variant | seeds | R@5 | R@50 | head R@50 | tail R@50 | new R@50 | R@50, selection |"
+    assert head.startswith(heads)
+    assert row.startswith("| v | 1 | .300 | .500 | .250 | – | – | .500 |")
+
+
+def test_kilometres_and_small_precisions_are_written_as_such() -> None:
+    """Kilometres had three places, and so had a precision at 1,000."""
+
+    def cell(seed: int, far: float) -> dict[str, Any]:
+        found = {"all": {"recall@10": 0.5, "precision@1000": far / 2e6}, "locality": {"distance_km_p50": far}}
+        return {"seed": seed, "seconds": {}, "report": found, "selection": found}
+
+    columns = {"km": ["locality", "distance_km_p50"], "P@1000": ["all", "precision@1000"]}
+    variants = {"here": [cell(1, 1_000.2), cell(2, 1_000.4)], "away": [cell(1, 4_183.7), cell(2, 4_185.1)]}
+    results = {"description": "", "columns": columns, "variants": variants, "references": {"away": "here"}}
+    lines = study.markdown(results).splitlines()
+    assert "| 4,184 ± 1 | .0021 ± .0000 |" in next(line for line in lines if line.startswith("| away | 2 |"))
+    assert lines[-1].replace("\\*", "*").endswith("| +3,184 ± 1* | +.0016 ± .0000* |")
+
+
 def test_a_variant_is_compared_with_the_latest_reference_before_it(data: Path, tmp_path: Path) -> None:
     read = study.load_study(
         str(written(tmp_path / "s.yaml", variants={name: {} for name in "abcde"}, references=["b", "d"]))

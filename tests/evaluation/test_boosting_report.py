@@ -138,13 +138,14 @@ def test_pictures_and_table(tmp_path: Path) -> None:
     drawing = (tmp_path / "tradeoff.svg").read_text()
     assert "<svg" in drawing
     none = {"before": None, "after": None, "difference": None, "interval": [None, None], "p_value": None}
-    some = {"before": 0.5, "after": 0.625, "difference": 0.125, "interval": [-0.01, 0.26], "p_value": 0.07}
+    some = {"before": 0.5, "after": 0.625, "difference": 0.125, "interval": [-0.01, 0.26], "p_value": 0.0712}
+    sure = {"before": 0.5, "after": 0.625, "difference": 0.125, "interval": [0.01, 0.26], "p_value": 1e-4}
     few = some | {"interval": [None, None]}
     console = Console(width=100)
     with console.capture() as capture:
         print_comparison(
             {
-                "all": {"num_requests": 1_234, "recall@10": some},
+                "all": {"num_requests": 1_234, "recall@10": some, "recall@100": sure},
                 "head": {"num_requests": 7, "recall@10": few},
                 "torso": {"num_requests": 0, "recall@10": none},
             },
@@ -152,7 +153,19 @@ def test_pictures_and_table(tmp_path: Path) -> None:
             console,
         )
     text = capture.get()
-    for part in ("A title", "all (1,234)", "R@10", "0.500", "0.625", "+0.1250", "-0.0100 to +0.2600", "torso (0)", "–"):
+    for part in (
+        "A title",
+        "all (1,234)",
+        "R@10",
+        "0.500",
+        "0.625",
+        "+0.1250",
+        "-0.0100 to +0.2600",
+        "torso (0)",
+        "–",
+        ".0712",
+        "≤ .0001",
+    ):
         assert part in text
     (line,) = [line for line in text.splitlines() if "head (7)" in line]
-    assert [cell.strip() for cell in line.split("│")[5:8]] == ["+0.1250", "–", "0.070"]
+    assert [cell.strip() for cell in line.split("│")[5:8]] == ["+0.1250", "–", ".0712"]

@@ -280,5 +280,7 @@ def test_what_is_printed() -> None:
     answer = headline(metrics)
     assert answer is not None
     assert "(too few queries for an interval, p " in answer
+    metrics["systems"]["uepp"]["all"]["precision@5"] = 0.00123
+    assert "| 0.0012 |" in markdown(metrics, ("precision",)), "with three places most would be the same"
     del metrics["comparisons"]["bm25"]
     assert headline(metrics) is None

@@ -103,6 +103,7 @@ def test_every_part_is_there(elements: Elements) -> None:
         "2,600 miles",
         "Differences seed by seed",
         "−.045 ± .007",
+        ".0100",
     ):
         assert said in text, said
     better = [text for attributes, text in elements.named("article")]

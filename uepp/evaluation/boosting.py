@@ -12,6 +12,7 @@ from uepp.evaluation.baselines import System
 from uepp.evaluation.measures import recalls as recalls_of
 from uepp.evaluation.requests import Requests
 from uepp.evaluation.segments import NAMES, Segments
+from uepp.evaluation.table import p_value
 from uepp.features.text import query_numbers
 from uepp.metrics import mean_over_days, paired_interval, paired_p_values, recall_at, target_positions
 from uepp.retrieval.boost_candidates import BoostCandidates, Ranking
@@ -173,7 +174,7 @@ def print_comparison(compared: dict[str, dict[str, Any]], title: str, console: C
                 low, high = one["interval"]
                 cells = [f"{one['before']:.3f}", f"{one['after']:.3f}", f"{one['difference']:+.4f}"]
                 interval = "–" if low is None else f"{low:+.4f} to {high:+.4f}"
-                cells += [interval, f"{one['p_value']:.3f}"]
+                cells += [interval, p_value(one["p_value"])]
             table.add_row(first, f"R@{measure[7:]}", *cells)
             first = ""
         table.add_section()

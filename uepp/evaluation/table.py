@@ -26,8 +26,8 @@ def headline(metrics: dict[str, Any]) -> str | None:
     low, high = one["interval"]
     interval = "too few queries for an interval" if low is None else f"95% interval {_signed(low)} to {_signed(high)}"
     return (
-        f"{key.capitalize()}: this run {_plain(ours)}, tuned BM25 {_plain(theirs)}; difference "
-        f"{_signed(one['difference'])} ({interval}, p {_p(one['p_value'])})"
+        f"{key.capitalize()}: this run {_plain(key, ours)}, tuned BM25 {_plain(key, theirs)}; difference "
+        f"{_signed(one['difference'])} ({interval}, {p_clause(one['p_value'])})"
     )
 
 
@@ -84,8 +84,8 @@ def _grid(metrics: dict[str, Any], measure: str) -> tuple[list[_Column], list[tu
     rows = [[scores[column.part][column.key] for column in columns] for scores in systems.values()]
     best = [max((value for value in column if value is not None), default=None) for column in zip(*rows, strict=True)]
     texts = [
-        [("–" if value is None else _plain(value), value is not None and value == highest)
-         for value, highest in zip(values, best, strict=True)]
+        [("–" if value is None else _plain(column.key, value), value is not None and value == highest)
+         for column, value, highest in zip(columns, values, best, strict=True)]
         for values in rows
     ]  # fmt: skip
     return columns, [(LABELS.get(name, name), cells) for name, cells in zip(systems, texts, strict=True)]
@@ -130,13 +130,33 @@ def _heading(key: str) -> str:
     return f"R@{k}" if name == "recall" else f"@{k}"
 
 
-def _plain(value: float) -> str:
-    return f"{value:.3f}"
+def decimals(measure: str, value: float) -> int:
+    """Places after the point of a measure: a small precision has four, kilometres and counts have none."""
+    if measure.startswith(("distance_km", "num_")):
+        return 0
+    return 4 if measure.startswith("precision") and abs(value) < 0.1 else 3
+
+
+def fixed(value: float, places: int) -> str:
+    """So many places after the point, without a 0 before it: `.312`, `4,184`."""
+    text = f"{value:,.{places}f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def _plain(measure: str, value: float) -> str:
+    return f"{value:.{decimals(measure, value)}f}"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def _p(value: float) -> str:
-    return "≤ .0001" if value <= 1e-4 else f"= {value:.4f}".replace("0.", ".")
+def p_value(value: float) -> str:
+    """`≤ .0001`, the least that the test can give, or `.0312`."""
+    return "≤ .0001" if value <= 1e-4 else f"{value:.4f}".replace("0.", ".", 1)
+
+
+def p_clause(value: float) -> str:
+    """`p ≤ .0001` or `p = .0312`."""
+    text = p_value(value)
+    return f"p {text}" if text.startswith("≤") else f"p = {text}"

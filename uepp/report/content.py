@@ -9,13 +9,14 @@ from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pair
 from uepp.evaluation.measures import MEASURES
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
+from uepp.evaluation.table import decimals, fixed
 from uepp.report import paper, wording
 from uepp.report.answer import OURS
 from uepp.report.gather import OPPONENT, Facts
 from uepp.report.sample import Sample, people_of, products_of
 from uepp.retrieval.ann_report import columns as index_columns
 from uepp.retrieval.ann_report import shown as index_figure
-from uepp.study.table import difference_table
+from uepp.study.table import difference_table, main_key, recall_keys
 
 FIRST = 100
 """Results that distances are of."""
@@ -55,18 +56,9 @@ def systems_grid(facts: Facts) -> Grid:
         cells = [Cell(LABELS.get(name, name))]
         for key in keys:
             value = one[ALL][key]
-            digits = (
-                wording.recall(value)
-                if value is None or value >= 0.1 or not key.startswith("precision")
-                else _fine(value)
-            )
-            cells.append(Cell(digits, value, value is not None and value == best[key]))
+            cells.append(Cell(wording.measure(key, value), value, value is not None and value == best[key]))
         rows.append(cells)
     return Grid(["system", *heads], rows)
-
-
-def _fine(value: float) -> str:
-    return f"{value:.4f}".replace("0.", ".", 1)
 
 
 def days_grid(facts: Facts) -> Grid:
@@ -171,13 +163,10 @@ def studies(facts: Facts) -> list[Study]:
     found = []
     for name, results in facts.studies.items():
         variants = results["variants"]
-        measured = {key for cells in variants.values() for cell in cells for key in cell["report"]["all"]}
-        keys = sorted(
-            (key for key in measured if key.startswith("recall@")), key=lambda key: int(key.partition("@")[2])
-        )
+        keys = recall_keys(results)
         if not keys:
             continue
-        main = f"recall@{facts.main_k}" if f"recall@{facts.main_k}" in keys else keys[len(keys) // 2]
+        main = main_key(keys, facts.main_k)
         columns = [("all", key, f"R@{int(key.partition('@')[2]):,}") for key in keys]
         columns += [(part, main, f"{part} R@{int(main.partition('@')[2]):,}") for part in ("head", "tail")]
         columns += [(part, key, heading) for heading, (part, key) in results.get("columns", {}).items()]
@@ -186,7 +175,7 @@ def studies(facts: Facts) -> list[Study]:
             [
                 Cell(variant),
                 Cell(str(len(cells)), len(cells)),
-                *(_spread(list(paper.by_seed(cells, key, part).values())) for part, key, _ in columns),
+                *(_spread(key, list(paper.by_seed(cells, key, part).values())) for part, key, _ in columns),
                 _seconds(cells),
             ]
             for variant, cells in variants.items()
@@ -198,7 +187,7 @@ def studies(facts: Facts) -> list[Study]:
             label = LABELS.get(opponent, opponent)
             if value is not None:
                 opponents[label] = value
-            figures = (_spread([scores.get(part, {}).get(key)]) for part, key, _ in columns)
+            figures = (_spread(key, [scores.get(part, {}).get(key)]) for part, key, _ in columns)
             grid.append([Cell(label), Cell(wording.MISSING), *figures, Cell(wording.MISSING)])
         apart = difference_table(results)
         found.append(
@@ -216,13 +205,14 @@ def studies(facts: Facts) -> list[Study]:
     return found
 
 
-def _spread(values: Sequence[float | None]) -> Cell:
+def _spread(measure: str, values: Sequence[float | None]) -> Cell:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return Cell(wording.MISSING)
     mean = float(np.mean(numbers))
-    spread = f" ± {wording.recall(float(np.std(numbers, ddof=1)))}" if len(numbers) > 1 else ""
-    return Cell(wording.recall(mean) + spread, mean)
+    places = decimals(measure, mean)
+    spread = f" ± {fixed(float(np.std(numbers, ddof=1)), places)}" if len(numbers) > 1 else ""
+    return Cell(fixed(mean, places) + spread, mean)
 
 
 def _seconds(cells: Sequence[dict[str, Any]]) -> Cell:
@@ -275,7 +265,7 @@ def boosting_grid(boosting: dict[str, Any]) -> Grid:
                         Cell(wording.recall(one["after"]), one["after"]),
                         Cell(wording.signed(one["difference"]), one["difference"]),
                         Cell(wording.signed_between(one["interval"])),
-                        Cell(wording.MISSING if p_value is None else f"{p_value:.3f}", p_value),
+                        Cell(wording.p_value(p_value), p_value),
                     ]
                 )
     return Grid(["requests", "without", "boosted", "difference", "95% interval", "p"], rows)

@@ -4,14 +4,21 @@ import math
 from datetime import datetime
 from typing import Any
 
+from uepp.evaluation import table
+
 MISSING = "–"
 
 
 def recall(value: float | None) -> str:
     """`.866`; 1 is `1.000`."""
+    return measure("recall", value)
+
+
+def measure(name: str, value: float | None) -> str:
+    """A figure of a measure or of `locality` by its name: `.866`, a small precision `.0012`, kilometres `4,184`."""
     if value is None or math.isnan(value):
         return MISSING
-    return f"{value:.3f}".replace("0.", ".", 1) if value < 0.9995 else f"{value:.3f}"
+    return table.fixed(value, table.decimals(name, value))
 
 
 def share(value: float | None, decimals: int = 1) -> str:
@@ -44,15 +51,13 @@ def points_between(ends: list[float | None] | None) -> str:
 
 def p_value(value: float | None) -> str:
     """`≤ .0001`, the least that the test can give, or `.0312`."""
-    if value is None or math.isnan(value):
-        return MISSING
-    return "≤ .0001" if value <= 1e-4 else f"{value:.4f}".replace("0.", ".", 1)
+    return MISSING if value is None or math.isnan(value) else table.p_value(value)
 
 
 def p_clause(value: float | None) -> str:
     """`p ≤ .0001` or `p = .0312`, in one line."""
-    text = p_value(value)
-    return (f"p {text}" if text.startswith("≤") else f"p = {text}").replace(" ", "\u00a0")
+    text = f"p = {MISSING}" if value is None or math.isnan(value) else table.p_clause(value)
+    return text.replace(" ", "\u00a0")
 
 
 def count(value: float | None) -> str:

@@ -9,24 +9,39 @@ from rich.table import Table
 from rich.text import Text
 
 from uepp.evaluation.systems import LABELS
+from uepp.evaluation.table import decimals, fixed
 
-_COLUMNS = (
-    ("report", "all", "recall@10", "R@10"),
-    ("report", "all", "recall@100", "R@100"),
-    ("report", "all", "recall@1000", "R@1000"),
-    ("report", "head", "recall@100", "head R@100"),
-    ("report", "tail", "recall@100", "tail R@100"),
-    ("report", "non_repeat", "recall@100", "new R@100"),
-    ("selection", "all", "recall@100", "R@100, selection"),
-)
-"""Window, segment, metric and heading of each column of quality."""
+_PARTS = (("head", "head"), ("tail", "tail"), ("non_repeat", "new"))
+"""Segments with a column, and their names in its heading."""
 _COSTS = (("step", 1_000.0, "ms a step"), ("train", 1.0, "train, s"), ("export", 1.0, "export, s"))
 """Key in `seconds`, units in a second, and heading of each column of cost."""
 
 
+def recall_keys(results: dict[str, Any]) -> list[str]:
+    """`recall@K` of every K that a cell has, by K."""
+    cells = [cell for cells in results["variants"].values() for cell in cells]
+    measured = {key for cell in cells for key in cell["report"]["all"] if key.startswith("recall@")}
+    return sorted(measured, key=lambda key: int(key.partition("@")[2]))
+
+
+def main_key(keys: Sequence[str], k: int = 100) -> str:
+    """Of `recall_keys`, which are not none: the one of K, else the middle one."""
+    return f"recall@{k}" if f"recall@{k}" in keys else keys[len(keys) // 2]
+
+
 def _quality_columns(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The columns of quality, with those that the study adds."""
-    return [*_COLUMNS, *(("report", *place, heading) for heading, place in results.get("columns", {}).items())]
+    """Window, segment, metric and heading of each column of quality, with those that the study adds."""
+    keys = recall_keys(results)
+    columns = [("report", "all", key, _heading(key)) for key in keys]
+    if keys:
+        main = main_key(keys)
+        columns += [("report", part, main, f"{name} {_heading(main)}") for part, name in _PARTS]
+        columns.append(("selection", "all", main, f"{_heading(main)}, selection"))
+    return [*columns, *(("report", *place, heading) for heading, place in results.get("columns", {}).items())]
+
+
+def _heading(key: str) -> str:
+    return f"R@{key.partition('@')[2]}"
 
 
 def headings(results: dict[str, Any]) -> list[str]:
@@ -129,8 +144,7 @@ DIFFERENCES = (
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables as Markdown."""
-    names = headings(results)
-    lines = _markdown(["variant", "seeds", *names], [_texts(row) for row in summary(results)])
+    lines = _markdown(*_summary_table(results))
     if apart := difference_table(results):
         lines += ["", f"{DIFFERENCES}:", "", *_markdown(*apart)]
     return "\n".join(lines) + "\n"
@@ -146,9 +160,8 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def print_study(results: dict[str, Any], console: Console) -> None:
     """The tables on a terminal."""
-    names = headings(results)
     title = results["description"] or None
-    console.print(_table(["variant", "seeds", *names], [_texts(row) for row in summary(results)], title, _CAPTION))
+    console.print(_table(*_summary_table(results), title, _CAPTION))
     if apart := difference_table(results):
         console.print(_table(*apart, None, DIFFERENCES))
 
@@ -162,35 +175,40 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None
     return table
 
 
+def _summary_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of variants."""
+    metrics = [column[2] for column in _quality_columns(results)]
+    return ["variant", "seeds", *headings(results)], [_texts(row, metrics) for row in summary(results)]
+
+
 def difference_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
     """Headings and rows of the table of differences; none: no variant has two seeds in common with its reference."""
-    rows = [_difference_texts(row) for row in differences(results)]
+    metrics = [column[2] for column in _quality_columns(results)]
+    rows = [_difference_texts(row, metrics) for row in differences(results)]
     return (["variant", "less", "seeds", *headings(results)[: -len(_COSTS)]], rows) if rows else None
 
 
-def _difference_texts(row: Difference) -> list[str]:
+def _difference_texts(row: Difference, metrics: Sequence[str]) -> list[str]:
     quality = [
-        "–" if value is None else f"{_signed(value[0])} ± {_bare(value[1])}{'*' if value[2] else ''}"
-        for value in row.quality
+        "–" if value is None else _gap(metric, *value) for metric, value in zip(metrics, row.quality, strict=True)
     ]
     return [row.name, row.reference, str(row.num_seeds), *quality]
 
 
-def _signed(value: float) -> str:
-    sign = "−" if round(value, 3) < 0 else "+"
-    return sign + _bare(abs(value))
+def _gap(metric: str, mean: float, deviation: float, is_apart: bool) -> str:
+    places = decimals(metric, mean)
+    sign = "−" if round(mean, places) < 0 else "+"
+    return f"{sign}{fixed(abs(mean), places)} ± {fixed(deviation, places)}{'*' if is_apart else ''}"
 
 
-def _texts(row: Row) -> list[str]:
-    quality = ["–" if value is None else _figure(*value) for value in row.quality]
+def _texts(row: Row, metrics: Sequence[str]) -> list[str]:
+    quality = [
+        "–" if value is None else _figure(metric, *value) for metric, value in zip(metrics, row.quality, strict=True)
+    ]
     costs = ["–" if value is None else f"{value:.0f}" for value in row.costs]
     return [row.name, str(row.num_seeds or "–"), *quality, *costs]
 
 
-def _figure(mean: float, deviation: float) -> str:
-    return _bare(mean) if np.isnan(deviation) else f"{_bare(mean)} ± {_bare(deviation)}"
-
-
-def _bare(value: float) -> str:
-    """Three places, without the 0 before the point."""
-    return f"{value:.3f}".removeprefix("0")
+def _figure(metric: str, mean: float, deviation: float) -> str:
+    places = decimals(metric, mean)
+    return fixed(mean, places) + ("" if np.isnan(deviation) else f" ± {fixed(deviation, places)}")
