@@ -187,6 +187,7 @@ def test_the_run_directory_is_laid_out_as_documented(job: Job) -> None:
     assert all(seconds >= 0 for seconds in costs["seconds"].values())
     assert 2**27 < costs["peak_memory_bytes"] < 2**38, "bytes"
     query = costs["query"]
+    assert query["index"] == json.loads((job.run / "export" / "serving.json").read_text())["index"]
     assert 0 < query["tower_p50_ms"] + query["index_p50_ms"] <= 2 * query["p50_ms"] <= 2 * query["p99_ms"]
     assert query["num_requests"] == min(200, job.metrics["num_requests"])
     assert list((job.run / "logs").rglob("events.out.tfevents.*"))

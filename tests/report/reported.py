@@ -183,8 +183,9 @@ def facts_of(directory: Path, metrics: dict[str, Any], **changes: Any) -> Facts:
         costs={
             "seconds": {"mining": 12.0, "features": 30.0, "training": 3_720.0},
             "peak_memory_bytes": 2_345_678_901,
-            "query": {"p50_ms": 4.321, "p99_ms": 9.876, "num_requests": 200},
+            "query": {"index": "flat", "p50_ms": 4.321, "p99_ms": 9.876, "num_requests": 200},
         },
+        served="flat",
         sizes={"vectors": 20_480, "index": 999},
         boosting=None,
         tuning=None,

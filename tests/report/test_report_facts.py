@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(tmp_path: Path) -> Path:
     write(directory / "metrics.json", metrics_of(requests()))
     write(directory / "export" / "manifest.json", MANIFEST)
     write(directory / "export" / "windows.json", {"train_end": "2024-05-04T00:00:00+00:00"})
+    write(directory / "export" / "serving.json", {"index": "flat"})
     write(directory / "export" / "vectors" / "part-00000.npy", "x" * 100)
     write(
         directory / "logs" / "training.csv",
@@ -125,6 +127,18 @@ def test_reports_of_another_run_are_not_told(run: Path) -> None:
     write(run / "export" / "serving.json", {"index": "hnsw:ef_search=16"})
     write(run / "tuning" / "report.json", report | {"run_id": "other"})
     assert gathered(run).tuning is None
+
+
+def test_the_time_of_an_index_that_no_longer_serves_is_not_told(tmp_path: Path) -> None:
+    """After `uepp export --index` the page went on to show the time of the index before."""
+    line = "query through tower and index, p50 and p99"
+    facts = facts_of(tmp_path, metrics_of(requests()))
+    assert dict(records.costs(facts))[line] == "4.32 and 9.88 ms, each alone"
+    for changed in (
+        replace(facts, served="hnsw:links=32,ef_construction=200,ef_search=512"),
+        replace(facts, costs={"seconds": {}, "query": {"p50_ms": 1.0, "p99_ms": 2.0}}),
+    ):
+        assert dict(records.costs(changed))[line] == "not recorded (uepp evaluate measures it)"
 
 
 def test_figures_of_another_boosting_are_refused(run: Path) -> None:

@@ -25,7 +25,8 @@ def query_latency(export: Path, towers: Towers, requests: RawRequests, depth: in
         seed: of the draw.
 
     Returns:
-        `p50_ms` and `p99_ms` of tower and index together, `tower_p50_ms`, `index_p50_ms`, `num_requests`.
+        `index`, the spec that was searched; `p50_ms` and `p99_ms` of tower and index together, `tower_p50_ms`,
+        `index_p50_ms`, `num_requests`.
     """
     index = ProductIndex.open(export)
     drawn = np.random.default_rng(seed).permutation(len(requests))[:_NUM_REQUESTS]
@@ -42,6 +43,7 @@ def query_latency(export: Path, towers: Towers, requests: RawRequests, depth: in
     of_tower, of_index = 1_000 * np.diff(np.array(moments)).T
     p50, p99 = np.percentile(of_tower + of_index, [50, 99])
     return {
+        "index": str(index.spec),
         "p50_ms": float(p50),
         "p99_ms": float(p99),
         "tower_p50_ms": float(np.median(of_tower)),

@@ -15,6 +15,7 @@ from uepp.errors import InputError
 from uepp.evaluation.slices import ALL
 from uepp.pipeline.stored import parts_of_export
 from uepp.retrieval.boosting import BOOSTING
+from uepp.retrieval.product_index import read_serving
 from uepp.runs.directory import read_costs
 
 OPPONENT = "bm25"
@@ -51,6 +52,7 @@ class Facts:
         num_examples: training examples.
         training: of the log; none: there is none.
         costs: content of `costs.json`, empty without one.
+        served: spec of the index that the export serves with.
         sizes: bytes on disk by what it is.
         boosting: of `uepp boost`, none: not boosted.
         tuning: of `uepp tune`, none: not tuned, or served otherwise since.
@@ -69,6 +71,7 @@ class Facts:
     num_examples: int | None
     training: Training | None
     costs: dict[str, Any]
+    served: str
     sizes: dict[str, int]
     boosting: dict[str, Any] | None
     tuning: dict[str, Any] | None
@@ -106,7 +109,7 @@ def gather(
     """
     manifest = read_json(export / MANIFEST)
     metrics = _metrics(run_dir, manifest)
-    data = Path(run.get("data", run_dir))
+    data, served = Path(run.get("data", run_dir)), read_serving(export)["index"]
     about = read_json(data / "dataset.json") if (data / "dataset.json").is_file() else {}
     return Facts(
         run_dir=run_dir,
@@ -120,9 +123,10 @@ def gather(
         num_examples=_num_rows(mined / "examples.parquet"),
         training=_training(run_dir / "logs" / "training.csv", config.training.batch_size),
         costs=read_costs(run_dir),
+        served=served,
         sizes=_sizes(run_dir, export),
         boosting=_boosting(run_dir, export, manifest["run_id"]),
-        tuning=_tuning(run_dir, export, manifest["run_id"]),
+        tuning=_tuning(run_dir, manifest["run_id"], served),
         studies=_studies(studies),
         made=datetime.now(UTC),
     )
@@ -180,10 +184,9 @@ def _weights(boosting: dict[str, Any]) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def _tuning(run_dir: Path, export: Path, run_id: str) -> dict[str, Any] | None:
+def _tuning(run_dir: Path, run_id: str, served: str) -> dict[str, Any] | None:
     """The report of tuning, where the export serves with what it chose."""
-    found, serving = _of_run(run_dir / "tuning" / "report.json", run_id), export / "serving.json"
-    served = read_json(serving).get("index") if serving.is_file() else None
+    found = _of_run(run_dir / "tuning" / "report.json", run_id)
     return found if found is not None and found.get("chosen") == served else None
 
 

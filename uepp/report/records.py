@@ -38,8 +38,11 @@ def costs(facts: Facts) -> list[tuple[str, str]]:
     peak = facts.costs.get("peak_memory_bytes")
     lines.append(("memory of the process, at most", _NOT_RECORDED if peak is None else wording.size(peak)))
     query = facts.costs.get("query")
-    alone = "" if query is None else f"{query['p50_ms']:.3g} and {query['p99_ms']:.3g} ms, each alone"
-    lines.append(("query through tower and index, p50 and p99", alone or _NOT_RECORDED))
+    if query is None or query.get("index") != facts.served:  # the time of an index that was there before is no answer
+        alone = f"{_NOT_RECORDED} (uepp evaluate measures it)"
+    else:
+        alone = f"{query['p50_ms']:.3g} and {query['p99_ms']:.3g} ms, each alone"
+    lines.append(("query through tower and index, p50 and p99", alone))
     point = served_point(facts.tuning)
     if point is None:
         lines.append(("index, bytes a product", f"{_NOT_RECORDED} (uepp tune measures it)"))
