@@ -12,7 +12,7 @@ from reported import MANIFEST, STUDY, cell, facts_of, metrics_of, requests
 from uepp.config import Config, Given, TrainingConfig, load_config, merge_settings, shipped_studies
 from uepp.errors import InputError
 from uepp.evaluation.systems import SYSTEMS
-from uepp.report import answer, gather, paper, records, wording
+from uepp.report import answer, content, gather, paper, records, wording
 from uepp.report.figures import Point
 from uepp.study import load_study
 
@@ -322,6 +322,42 @@ def test_systems_of_the_paper_are_found_among_ours(tmp_path: Path) -> None:
     assert rows["Base"][3][2] is None, "tail was not measured there"
     assert rows["Random-walk"][2] == "random_walk"
     assert rows["UEPPR boost"][2] == ""
+
+
+def test_a_study_that_has_most_of_the_papers_systems_gives_what_it_can(tmp_path: Path) -> None:
+    """`UEPPR no T5` came from whichever study was given first, and stood beside another study's `UEPPR`."""
+    studies = {
+        "personalisation": {"variants": {"UEPPR no T5": [cell(1, 0.2)]}},
+        "table1": {"variants": {name: [cell(1, 0.4)] for name in ("UEPPR", "UEPPR no T5", "Base")}},
+        "large": {"variants": {"Large vocab": [cell(1, 0.3)], "Base": [cell(1, 0.1)]}},
+    }
+    rows = paper.systems(facts_of(tmp_path, metrics_of(requests()), config=load_config("base"), studies=studies))
+    ours = {row[0]: row[2] for row in rows}
+    assert [ours[name] for name in ("UEPPR", "UEPPR no T5", "Base")] == [
+        "UEPPR (table1)", "UEPPR no T5 (table1)", "Base (table1)"
+    ]  # fmt: skip
+    assert ours["Large vocab"] == "Large vocab (large)"
+
+
+def test_a_change_names_its_study(tmp_path: Path) -> None:
+    """Two studies have variants of these names, and gave two rows that looked the same."""
+    pair = {"all encoders": [cell(1, 0.8)], "without location": [cell(1, 0.7)]}
+    facts = facts_of(tmp_path, metrics_of(requests()), studies={name: {"variants": pair} for name in ("one", "two")})
+    grid = content.changes_grid(facts)
+    assert grid is not None
+    assert [row[grid.heads.index("study")].text for row in grid.rows] == ["one", "two"]
+
+
+def test_the_change_by_the_transformer_is_of_variants_that_differ_in_it_alone() -> None:
+    """It was taken of `without history`, which also drops terms of clicked products and tags of purchases."""
+    study = load_study("encoders")
+    (pair,) = next(row["ours"] for row in paper.figures()["changes"] if row["source"] == "III-C")
+    whole, without = (
+        load_config(study.config, given=[Given(name, merge_settings(study.settings, study.variants[name]))])
+        for name in pair
+    )
+    none = {"num_searches": 0, "num_shops": 0}
+    assert without == whole.model_copy(update={"history": whole.history.model_copy(update=none)}) != whole
 
 
 def test_commands_quote_what_has_to_be_quoted(tmp_path: Path) -> None:

@@ -230,12 +230,14 @@ def changes_grid(facts: Facts) -> Grid | None:
                 wording.points(one.ours) + "%" + (f" ± {100 * one.spread:.1f}" if one.spread is not None else ""),
                 one.ours,
             ),
+            Cell(one.study),
             Cell(f"{one.variants[0]} – {one.variants[1]}"),
             Cell(str(one.num_seeds), one.num_seeds),
         ]
         for one in paper.changes(facts.studies)
     ]
-    return Grid(["change of Recall@100", "paper", "here", "variants (with – without)", "seeds"], rows) if rows else None
+    heads = ["change of Recall@100", "paper", "here", "study", "variants (with – without)", "seeds"]
+    return Grid(heads, rows) if rows else None
 
 
 def paper_grid(facts: Facts) -> Grid:

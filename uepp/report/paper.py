@@ -5,7 +5,7 @@ a change, pairs of variants, with and without. A study takes part by naming its 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -64,14 +64,18 @@ def changes(studies: Mapping[str, dict[str, Any]]) -> list[Change]:
 
 
 def systems(facts: Facts) -> list[tuple[str, list[float], str, list[float | None]]]:
-    """The paper's systems: name, its figures, which of ours, our figures (none: not measured)."""
+    """The paper's systems: name, its figures, which of ours, our figures (none: not measured).
+
+    Of several studies that have a row, the one with the most rows of the table gives it.
+    """
     table = figures()["systems"]
+    studies = _most_rows_first(facts.studies, table["rows"])
     rows = []
     for row in table["rows"]:
         ours = ""
         values: list[float | None] = [None] * len(table["columns"])
         for candidate in row["ours"]:
-            scores = _scores(facts, candidate)
+            scores = _scores(facts, studies, candidate)
             if scores is not None and not ours:
                 ours, values = scores[0], [_figure(scores[1], column) for column in table["columns"]]
         if row["name"] == own_name(facts.config):
@@ -114,11 +118,23 @@ def _change(after: dict[int, float], before: dict[int, float]) -> tuple[float, f
     return relative, spread, min(len(after), len(before))
 
 
-def _scores(facts: Facts, name: str) -> tuple[str, list[dict[str, Any]]] | None:
+def _most_rows_first(
+    studies: Mapping[str, dict[str, Any]], rows: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Studies by how many of a table's rows they have, so that what one study can fill is not mixed with others."""
+
+    def num_rows(results: dict[str, Any]) -> int:
+        variants = {_plain(variant) for variant in results["variants"]}
+        return sum(any(_plain(name) in variants for name in row["ours"]) for row in rows)
+
+    return dict(sorted(studies.items(), key=lambda study: -num_rows(study[1])))
+
+
+def _scores(facts: Facts, studies: Mapping[str, dict[str, Any]], name: str) -> tuple[str, list[dict[str, Any]]] | None:
     """Who is called so, and its scores by slice, one a seed."""
     if name in facts.metrics["systems"]:
         return name, [facts.metrics["systems"][name]]
-    for study, results in facts.studies.items():
+    for study, results in studies.items():
         for variant, cells in results["variants"].items():
             if _plain(variant) == _plain(name):
                 return f"{variant} ({study})", [cell["report"] for cell in cells]
