@@ -1,5 +1,7 @@
 """The page in a real browser: three columns, what moved between them, keys, a phone, and a run that cannot."""
 
+import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,11 +26,20 @@ SHOWN = 12
 
 
 @contextmanager
-def served(run_dir: Path, token: str | None = None, **settings: Any) -> Iterator[str]:
-    """The address of a server in a thread of its own."""
+def served(
+    run_dir: Path, token: str | None = None, may_load: threading.Event | None = None, **settings: Any
+) -> Iterator[str]:
+    """The address of a server in a thread of its own, which loads the export before it answers, or when it may."""
     listener = socket.create_server(("127.0.0.1", 0))
     service = Service(run_dir, ServingConfig(max_batch=4, **settings), Metrics())
-    config = uvicorn.Config(create_app(service, token=token), log_level="warning", lifespan="on")
+
+    async def load() -> None:
+        assert may_load is not None
+        await asyncio.to_thread(may_load.wait, 60)
+        await service.start()
+
+    app = create_app(service, token=token, run=None if may_load is None else load)
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -201,18 +212,11 @@ def test_a_search_by_keys_alone(browser: Browser, rose: str) -> None:
 
 def test_a_person_is_chosen_shown_and_changed(browser: Browser, rose: str) -> None:
     browser.open(f"{rose}/?q=somewhere")
-    browser.run("""(() => {
-        const select = document.querySelector("#person");
-        select.value = "anna";
-        select.dispatchEvent(new Event("change"));
-    })()""")
-    wait_for(browser, "document.querySelector('#searches li')")
+    change(browser, "person", "anna")
     browser.settled()
     assert address(browser) == {"q": ["somewhere"], "person": ["anna"], "country": ["赤い"], "region": ["CA"],
                                 "language": ["en"]}  # fmt: skip
-    assert browser.run("[...document.querySelectorAll('#searches span')].map((one) => one.textContent)") == [
-        "赤い", "east",
-    ]  # fmt: skip
+    assert chips(browser, "searches") == ["赤い", "east"]
     whole = columns(browser)
     assert len(whole["history"]) == SHOWN
     browser.open(browser.run("location.href"))
@@ -230,6 +234,147 @@ def test_a_person_is_chosen_shown_and_changed(browser: Browser, rose: str) -> No
 
 def wait_for(browser: Browser, condition: str) -> None:
     browser.run(f"new Promise((done) => {{ const look = () => {condition} ? done() : setTimeout(look, 20); look(); }})")
+
+
+def change(browser: Browser, field: str, value: str) -> None:
+    """Give a field a value and leave it."""
+    browser.run(f"""(() => {{
+        const field = document.getElementById({field!r});
+        field.value = {json.dumps(value)};
+        field.dispatchEvent(new Event("change"));
+    }})()""")
+
+
+def submit(browser: Browser, query: str) -> None:
+    """Search, without waiting for what is found."""
+    browser.run(f"document.querySelector('#query').value = {query!r}")
+    browser.run("document.querySelector('#ask').requestSubmit()")
+
+
+def chips(browser: Browser, part: str) -> list[str]:
+    return browser.run(f"[...document.querySelectorAll('#{part} span')].map((one) => one.textContent)")
+
+
+@contextmanager
+def held_back(browser: Browser, part: str) -> Iterator[None]:
+    """Answers to addresses with this text in them reach the page when the block ends, those to others as ever."""
+    browser.run(f"""(() => {{
+        const real = window.fetch;
+        let release;
+        const released = new Promise((done) => {{ release = done; }});
+        window.fetch = async (path, options) => {{
+            const response = await real(path, options);
+            if (path.includes({part!r})) await released;
+            return response;
+        }};
+        window.release = () => {{ window.fetch = real; release(); }};
+    }})()""")
+    yield
+    browser.run("new Promise((done) => { release(); setTimeout(done, 100); })")
+    browser.settled()
+
+
+def test_whoever_is_chosen_is_where_they_are_known_to_be(browser: Browser, rose: str) -> None:
+    browser.open(f"{rose}/?q=somewhere")
+    change(browser, "person", "anna")
+    wait_for(browser, "document.querySelector('#who-summary').textContent.startsWith('anna · 赤い CA · 2 searches')")
+    change(browser, "person", "bert")
+    wait_for(browser, "document.querySelector('#who-summary').textContent.startsWith('bert')")
+    browser.settled()
+    assert text(browser, "#who-summary") == "bert · 1 searches · 1 clicks", "nobody knows where bert is"
+    assert address(browser) == {"q": ["somewhere"], "person": ["bert"]}
+
+
+def test_an_answer_that_comes_too_late_changes_nothing(browser: Browser, rose: str) -> None:
+    browser.open(f"{rose}/?q=east")
+    with held_back(browser, "user=anna"):
+        change(browser, "person", "anna")
+        change(browser, "person", "bert")
+        browser.settled()
+    assert address(browser) == {"q": ["east"], "person": ["bert"]}
+    assert chips(browser, "searches") == ["east"]
+    submit(browser, "somewhere")
+    browser.settled()
+    change(browser, "person", "")
+    browser.settled()
+    with held_back(browser, "/person"):
+        browser.run("history.back()")
+        wait_for(browser, "location.search.includes('bert')")
+        browser.run("history.forward()")
+        wait_for(browser, "!location.search.includes('bert')")
+    assert address(browser) == {"q": ["somewhere"]}
+    assert browser.run("document.querySelector('#person').value") == ""
+    assert text(browser, "#who-summary") == "nobody in particular"
+    with held_back(browser, "/person"):
+        change(browser, "person", "anna")
+        submit(browser, "east")
+    assert address(browser)["q"] == ["east"]
+    assert address(browser)["person"] == ["anna"], "both were wanted"
+    assert chips(browser, "searches") == ["赤い", "east"]
+
+
+def test_a_place_that_was_cleared_stays_so_in_the_address(browser: Browser, rose: str) -> None:
+    browser.open(f"{rose}/?q=somewhere&person=anna")
+    placed = columns(browser)
+    change(browser, "place", "")
+    browser.settled()
+    without = columns(browser)
+    assert placed["place"] != []
+    assert without["place"] == []
+    assert "country" not in address(browser)
+    assert chips(browser, "searches") == ["赤い", "east"]
+    browser.open(browser.run("location.href"))
+    assert columns(browser) == without
+    assert chips(browser, "searches") == ["赤い", "east"]
+
+
+def test_of_an_address_with_somebody_unknown_the_rest_is_shown(browser: Browser, rose: str) -> None:
+    browser.open(f"{rose}/?q=east&country=US&person=zoe")
+    assert text(browser, "#problem") == "user zoe: no events of this user before the end of training"
+    assert browser.run("document.querySelector('#query').value") == "east"
+    assert [row["product"] for row in columns(browser)["alone"]] == ranked(1, 0)[:SHOWN]
+    assert len(columns(browser)["place"]) == SHOWN
+    assert text(browser, "#who-summary") == "US"
+    browser.problems.clear()  # a 422 is said on the console too
+
+
+def test_searches_that_were_given_up_leave_nothing_behind(browser: Browser, rose: str) -> None:
+    busy = "document.querySelector('#columns').hasAttribute('aria-busy')"
+    browser.open(rose)
+    with held_back(browser, "/search"):
+        submit(browser, "east")
+        assert browser.run(busy)
+        submit(browser, "")
+        assert browser.settled() == "idle"
+        assert not browser.run(busy)
+    assert "Much asked" in text(browser, "#columns")
+    with held_back(browser, "/suggest"):
+        submit(browser, "")
+        submit(browser, "east")
+        browser.settled()
+    assert len(columns(browser)["alone"]) == SHOWN
+    assert browser.run("document.querySelector('#tabs').hidden") is False
+    submit(browser, "?!")
+    assert browser.settled() == "problem"
+    assert browser.run("document.querySelector('#tabs').hidden") is True, "they lead to columns that are gone"
+    browser.problems.clear()  # a 422 is said on the console too
+
+
+def test_it_recovers_when_the_server_has_loaded(browser: Browser, run_dir: Path) -> None:
+    may_load = threading.Event()
+    with served(run_dir, may_load=may_load) as address:
+        try:
+            browser.open(f"{address}/?q=east")
+            assert "being loaded" in text(browser, "#problem")
+            browser.problems.clear()  # a 503 is said on the console too
+        finally:
+            may_load.set()
+        browser.run("""(async () => { while (!(await fetch("/healthz")).ok || !(await fetch("/about")).ok); })()""")
+        browser.problems.clear()
+        submit(browser, "somewhere")
+        assert browser.settled() == "done"
+        assert len(columns(browser)["alone"]) == SHOWN
+        assert "24 products" in text(browser, "#about")
 
 
 def test_switches_change_the_search(browser: Browser, rose: str) -> None:
@@ -325,6 +470,21 @@ def test_a_locked_server_asks_for_its_token(browser: Browser, run_dir: Path) -> 
         browser.press("Enter")
         wait_for(browser, "document.documentElement.dataset.state === 'done'")
         assert len(columns(browser)["alone"]) == SHOWN
+
+
+def test_it_is_unlocked_again_when_the_token_has_changed(browser: Browser, run_dir: Path) -> None:
+    with served(run_dir, token="open-sesame") as address:
+        browser.open(f"{address}/?q=east")
+        for _ in range(2):
+            browser.type("open-sesame")
+            browser.press("Enter")
+            wait_for(browser, "document.documentElement.dataset.state === 'done'")
+            people = browser.run("[...document.querySelector('#person').options].map((option) => option.value)")
+            assert people == ["", "anna", "bert"]
+            browser.run("sessionStorage.setItem('token', 'the-old-one')")
+            submit(browser, "somewhere")
+            assert browser.settled() == "problem"
+        browser.problems.clear()  # a 401 is said on the console too
 
 
 def test_a_query_without_a_word_is_explained(browser: Browser, rose: str) -> None:

@@ -30,6 +30,7 @@ async function ask(path, options = {}) {
   }
   if (response.ok) return response.json();
   const body = await response.json().catch(() => ({}));
+  options.signal?.throwIfAborted();
   throw new Problem(response.status, body.detail ?? `The server answers ${response.status}.`);
 }
 
@@ -50,48 +51,49 @@ function say(problem) {
 
 // Search
 
-async function search({ keep = false } = {}) {
+function go() {
+  history.pushState(null, "", toAddress(state));
+  return search();
+}
+
+// Shows the state. What is begun ends what was under way: an answer that comes too late changes nothing.
+async function search() {
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
-  if (!keep) shown = SHOWN;
+  shown = SHOWN;
+  $("query").value = state.query;
   showPerson();
-  if (!state.query.trim()) {
-    results = [];
-    say(null);
-    await welcome();
-    return;
-  }
   document.documentElement.dataset.state = "searching";
   $("columns").setAttribute("aria-busy", "true");
   try {
-    const wanted = columns(state, about, Math.min(COMPARED, about.max_results));
-    const answers = await Promise.all(wanted.map((one) => (one.why ? null : post("/search", one.body, signal))));
-    let left = null;
-    results = wanted.map((one, place) => {
-      const answer = answers[place];
-      if (!answer) return { ...one, hits: [] };
-      const changes = left && movement(answer.hits, left.hits);
-      left = answer;
-      return { ...one, ...answer, changes };
-    });
-    say(null);
-    render();
-    document.documentElement.dataset.state = "done";
+    if (!about) await learn(signal);
+    const problem = state.isComplete ? null : await complete(signal);
+    showPerson();
+    await (state.query.trim() ? compare(signal) : welcome(signal));
+    say(problem);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    results = [];
-    $("columns").replaceChildren();
-    $("more").hidden = true;
+    if (signal.aborted) return;
+    clear();
     say(error);
   } finally {
     if (!signal.aborted) $("columns").removeAttribute("aria-busy");
   }
 }
 
-function go() {
-  history.pushState(null, "", toAddress(state));
-  return search();
+async function compare(signal) {
+  const wanted = columns(state, about, Math.min(COMPARED, about.max_results));
+  const answers = await Promise.all(wanted.map((one) => (one.why ? null : post("/search", one.body, signal))));
+  let left = null;
+  results = wanted.map((one, place) => {
+    const answer = answers[place];
+    if (!answer) return { ...one, hits: [] };
+    const changes = left && movement(answer.hits, left.hits);
+    left = answer;
+    return { ...one, ...answer, changes };
+  });
+  render();
+  document.documentElement.dataset.state = "done";
 }
 
 function render() {
@@ -120,11 +122,18 @@ function showColumn(event) {
   $("columns").scrollTo({ left: one.offsetLeft - $(results[0].id).offsetLeft, behavior: "smooth" });
 }
 
-async function welcome() {
-  const queries = await ask("/suggest?kind=query&limit=8").catch(() => []);
-  $("columns").classList.add("welcome");
+function clear() {
+  results = [];
   for (const id of ["tabs", "more"]) $(id).hidden = true;
-  $("columns").replaceChildren(element(
+  $("columns").replaceChildren();
+}
+
+async function welcome(signal) {
+  const queries = await ask("/suggest?kind=query&limit=8", { signal }).catch(() => []);
+  signal.throwIfAborted();
+  clear();
+  $("columns").classList.add("welcome");
+  $("columns").append(element(
     "p", { class: "why" }, queries.length ? "Much asked: " : "",
     ...queries.map(({ query }) => element("button", { type: "button", class: "offer", onclick: () => type(query) }, query)),
   ));
@@ -163,17 +172,42 @@ function bought(hit) {
   return changed();
 }
 
-async function become(user) {
-  if (!user) {
-    Object.assign(state, { person: "", place: {}, searches: [], shops: [], clicked: [], bought: [] });
-    return;
+function placed() { // an address with a person and no place stands for the place that is known of them
+  return hasPlace(state) ? go() : changed();
+}
+
+function choose(user) {
+  state = { ...state, person: user, place: {}, searches: [], shops: [], clicked: [], bought: [], isComplete: !user };
+  return go();
+}
+
+// What an address need not hold: what somebody did and where they were, and the titles of products. Returns the
+// problem where nothing is known of the person; query and place stay.
+async function complete(signal) {
+  let problem = null;
+  if (state.person) {
+    try {
+      const person = await ask(`/person?${new URLSearchParams({ user: state.person, limit: 50 })}`, { signal });
+      Object.assign(state, {
+        place: hasPlace(state) ? state.place : person.place,
+        searches: person.recent_searches, shops: person.recent_shops,
+        clicked: person.clicked_products, bought: person.purchased_products,
+      });
+      history.replaceState(null, "", toAddress(state));
+    } catch (error) {
+      if (error.status !== 422) throw error;
+      state.person = "";
+      problem = error;
+    }
   }
-  const person = await ask(`/person?${new URLSearchParams({ user, limit: 50 })}`);
-  Object.assign(state, {
-    person: user, place: Object.keys(person.place).length ? person.place : state.place,
-    searches: person.recent_searches, shops: person.recent_shops,
-    clicked: person.clicked_products, bought: person.purchased_products,
-  });
+  const ids = [...state.clicked, ...state.bought].map((product) => product.product_id);
+  if (!state.person && ids.length) {
+    const parts = new URLSearchParams(ids.slice(0, 100).map((product_id) => ["id", product_id]));
+    const products = new Map((await ask(`/products?${parts}`, { signal })).map((product) => [product.product_id, product]));
+    for (const part of ["clicked", "bought"]) state[part] = state[part].map((one) => products.get(one.product_id) ?? one);
+  }
+  state.isComplete = true;
+  return problem;
 }
 
 function somebody() {
@@ -181,15 +215,7 @@ function somebody() {
   return choose(others[Math.floor(Math.random() * others.length)].user);
 }
 
-async function choose(user) {
-  try {
-    await become(user);
-    await go();
-  } catch (error) { say(error); }
-}
-
 function showPerson() {
-  $("query").value = state.query;
   for (const name of ["boosted", "fusion", "rerank", "prune"]) $(name).checked = state[name];
   const select = $("person");
   select.querySelector("[data-other]")?.remove();
@@ -310,44 +336,31 @@ function point(event) {
 
 // Start
 
-async function open() {
-  state = fromAddress(location.search);
-  if (state.person) {
-    const place = { ...state.place };
-    await become(state.person);
-    if (Object.keys(place).length) state.place = place;
-  }
-  const ids = [...state.clicked, ...state.bought].map((product) => product.product_id);
-  if (!state.person && ids.length) {
-    const parts = new URLSearchParams(ids.slice(0, 100).map((product_id) => ["id", product_id]));
-    const products = new Map((await ask(`/products?${parts}`)).map((product) => [product.product_id, product]));
-    for (const part of ["clicked", "bought"]) state[part] = state[part].map((one) => products.get(one.product_id) ?? one);
-  }
-  await search();
+async function learn(signal) {
+  const found = await ask("/about", { signal });
+  // A ranker reads both, whatever the query tower does.
+  found.uses_places = found.reads_places || found.has_ranker;
+  found.uses_histories = found.reads_histories || found.has_ranker;
+  found.examples = found.uses_histories ? await ask("/people?limit=24", { signal }) : [];
+  about = found;
+  $("about").textContent = `${about.num_products.toLocaleString("en")} products, run ${about.run_id.slice(0, 8)}`;
+  $("boosted-label").hidden = !about.has_boosting;
+  $("fusion-label").hidden = !about.has_fusion;
+  $("rerank-label").hidden = !about.has_ranker;
+  $("prune-label").hidden = about.threshold === null;
+  $("prune-text").textContent = `At least ${about.threshold} similar`;
+  for (const part of ["searches", "clicked", "shops", "bought"]) $(`${part}-control`).hidden = !about.uses_histories;
+  $("place-control").hidden = !about.uses_places;
+  $("person").parentElement.hidden = !about.examples.length;
+  $("who").hidden = !about.uses_places && !about.uses_histories;
+  $("person").append(...about.examples.map((one) => element(
+    "option", { value: one.user }, `${one.user}: ${one.searches} searches, ${one.clicks} clicks, ${one.purchases} purchases`,
+  )));
 }
 
-async function start() {
-  try {
-    about = await ask("/about");
-    // A ranker reads both, whatever the query tower does.
-    about.uses_places = about.reads_places || about.has_ranker;
-    about.uses_histories = about.reads_histories || about.has_ranker;
-    about.examples = about.uses_histories ? await ask("/people?limit=24") : [];
-    $("about").textContent = `${about.num_products.toLocaleString("en")} products, run ${about.run_id.slice(0, 8)}`;
-    $("boosted-label").hidden = !about.has_boosting;
-    $("fusion-label").hidden = !about.has_fusion;
-    $("rerank-label").hidden = !about.has_ranker;
-    $("prune-label").hidden = about.threshold === null;
-    $("prune-text").textContent = `At least ${about.threshold} similar`;
-    for (const part of ["searches", "clicked", "shops", "bought"]) $(`${part}-control`).hidden = !about.uses_histories;
-    $("place-control").hidden = !about.uses_places;
-    $("person").parentElement.hidden = !about.examples.length;
-    $("who").hidden = !about.uses_places && !about.uses_histories;
-    $("person").append(...about.examples.map((one) => element(
-      "option", { value: one.user }, `${one.user}: ${one.searches} searches, ${one.clicks} clicks, ${one.purchases} purchases`,
-    )));
-    await open();
-  } catch (error) { say(error); }
+function open() {
+  state = fromAddress(location.search);
+  return search();
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -364,16 +377,16 @@ $("unlock").addEventListener("submit", (event) => {
   sessionStorage.setItem("token", $("token").value.trim());
   $("token").value = "";
   say(null);
-  start();
+  open();
 });
 $("fields").append(...PLACE.map((name) => element(
   "label", {}, name,
   element("input", {
     id: `place-${name}`, autocomplete: "off", inputmode: name.endsWith("tude") ? "decimal" : null,
-    onchange: (event) => { setPlace(state, name, event.target.value); go(); },
+    onchange: (event) => { setPlace(state, name, event.target.value); placed(); },
   }),
 )));
-$("place").addEventListener("change", (event) => { if (!event.target.value) { state.place = {}; go(); } });
+$("place").addEventListener("change", (event) => { if (!event.target.value) { state.place = {}; placed(); } });
 $("person").addEventListener("change", (event) => { if (event.target.value !== "·") choose(event.target.value); });
 $("more").addEventListener("click", () => { shown += SHOWN; render(); });
 $("forget").addEventListener("click", () => choose(""));
@@ -386,6 +399,6 @@ adds("bought", "product", (one) => one.product);
 document.addEventListener("keydown", onKey);
 $("columns").addEventListener("pointerover", point);
 $("columns").addEventListener("focusin", point);
-addEventListener("popstate", () => open().catch(say));
+addEventListener("popstate", open);
 $("who").open = matchMedia("(min-width: 60rem)").matches;
-start();
+open();

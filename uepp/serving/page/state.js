@@ -7,6 +7,7 @@ export function empty() {
   return {
     query: "", person: "", place: {}, searches: [], shops: [], clicked: [], bought: [],
     boosted: true, fusion: false, rerank: false, prune: false,
+    isComplete: true, // else the server is to be asked for what is known of the person and the products
   };
 }
 
@@ -50,6 +51,7 @@ export function fromAddress(text) {
     fusion: parts.get("fusion") === "1",
     rerank: parts.get("rerank") === "1",
     prune: parts.get("prune") === "1",
+    isComplete: false,
   };
   for (const name of PLACE) setPlace(state, name, parts.get(name) ?? "");
   return state;
