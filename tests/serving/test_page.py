@@ -338,6 +338,33 @@ def test_of_an_address_with_somebody_unknown_the_rest_is_shown(browser: Browser,
     browser.problems.clear()  # a 422 is said on the console too
 
 
+def test_what_is_typed_is_taken_when_it_is_whole(browser: Browser, rose: str) -> None:
+    browser.open(f"{rose}/?q=east")
+    browser.run("document.querySelector('#searches-input').focus()")
+    browser.type("lam")
+    wait_for(browser, "document.querySelector('#searches-list option[value=lamp]')")
+    browser.type("p")  # now it is a suggestion
+    browser.type(" shade")
+    browser.press("Enter")
+    browser.settled()
+    assert chips(browser, "searches") == ["lamp shade"]
+    browser.type("lam")
+    wait_for(browser, "document.querySelector('#searches-list option[value=lamp]')")
+    browser.run("""(() => { // as when it is chosen from the list
+        const input = document.querySelector("#searches-input");
+        input.value = "lamp";
+        input.dispatchEvent(new Event("input"));
+    })()""")
+    browser.settled()
+    assert chips(browser, "searches") == ["lamp", "lamp shade"]
+    browser.run("document.querySelector('#place').focus()")
+    browser.type("赤い CA")
+    wait_for(browser, "document.querySelector('#place-list option')")
+    browser.press("Enter")
+    browser.settled()
+    assert address(browser)["region"] == ["CA"]
+
+
 def test_searches_that_were_given_up_leave_nothing_behind(browser: Browser, rose: str) -> None:
     busy = "document.querySelector('#columns').hasAttribute('aria-busy')"
     browser.open(rose)

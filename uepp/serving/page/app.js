@@ -239,18 +239,21 @@ function showPerson() {
     .filter(Boolean).join(" · ");
 }
 
-// Suggestions while somebody types; one that is chosen whole is taken at once.
+// Suggestions while somebody types. One that is chosen is taken at once; what is typed, which may be the beginning of
+// more, with Enter: as a suggestion where it is one, else by `takeTyped`.
 
-function suggests(input, kind, take) {
+function suggests(input, kind, take, takeTyped) {
   const list = $(input.getAttribute("list"));
   let offered = new Map();
   let latest = 0;
   let timer;
-  input.addEventListener("input", () => {
+  const accept = (taken, how) => { input.value = ""; how(taken); };
+  input.addEventListener("input", (event) => {
+    // A choice is a replacement in Firefox and has no type in Chromium and Safari.
+    const isChoice = !event.inputType || event.inputType === "insertReplacementText";
     const chosen = offered.get(input.value);
-    if (chosen && take) {
-      input.value = "";
-      take(chosen);
+    if (chosen && take && isChoice) {
+      accept(chosen, take);
       return;
     }
     clearTimeout(timer);
@@ -263,6 +266,14 @@ function suggests(input, kind, take) {
       list.replaceChildren(...[...offered.keys()].map((value) => element("option", { value })));
     }, 100);
   });
+  input.addEventListener("keydown", (event) => {
+    if (!take || event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    const chosen = offered.get(input.value);
+    const typed = input.value.trim();
+    if (chosen) accept(chosen, take);
+    else if (takeTyped && typed) accept(typed, takeTyped);
+  });
   input.addEventListener("focus", () => input.dispatchEvent(new Event("input")), { once: true });
   return () => { // no more offers for what is typed now
     clearTimeout(timer);
@@ -272,14 +283,8 @@ function suggests(input, kind, take) {
 }
 
 function adds(id, kind, entry) {
-  const input = $(`${id}-input`);
-  const take = (text) => { addTo(id, text); input.value = ""; changed(); };
-  suggests(input, kind, (one) => take(entry(one)));
-  input.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    if (kind !== "product" && input.value.trim()) take(input.value.trim());
-  });
+  const take = (text) => { addTo(id, text); changed(); };
+  suggests($(`${id}-input`), kind, (one) => take(entry(one)), kind === "product" ? null : take);
 }
 
 // Keys
