@@ -1,6 +1,7 @@
 """`uepp serve` as a process: how it starts, what it refuses, and how it ends."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -170,6 +171,28 @@ def test_options_become_settings(call: Call, exports: Path, monkeypatch: pytest.
     call("serve", exports / "old")
     assert started["settings"] == ServingConfig()
     assert (started["port"], started["token"], started["watch"]) == (8080, None, False)
+
+
+@pytest.mark.parametrize(
+    "problem", [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error")], ids=["reader", "terminal"]
+)
+def test_a_server_serves_on_where_nobody_reads_what_it_says(
+    call: Call, exports: Path, monkeypatch: pytest.MonkeyPatch, problem: OSError
+) -> None:
+    """With the reader of its output gone it ended at the next reload; with its terminal closed it reloaded no more."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise problem
+
+    def serve(run_dir: Path, settings: ServingConfig, **about: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", Gone())
+            about["report"]("reloaded")
+        about["report"]("reloaded again")
+
+    monkeypatch.setattr(server, "serve", serve)
+    assert call("serve", exports / "old").err.splitlines()[-1] == "reloaded again"
 
 
 @pytest.mark.parametrize(
@@ -394,6 +417,44 @@ def test_a_reload_that_is_asked_for_while_loading_is_done_afterwards() -> None:
         asyncio.run(test())
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+class Broken(Loading):
+    """A start, or a reload, that fails as nobody expected."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+        self.may_start.set()
+
+    async def start(self) -> None:
+        if self._where == "start":
+            raise ZeroDivisionError(self._where)
+        await super().start()
+
+    async def watch(self, report: Any) -> None:
+        raise ZeroDivisionError(self._where)
+
+
+@pytest.mark.parametrize("where", ["start", "watch"])
+def test_what_goes_wrong_beside_the_server_ends_it(where: str) -> None:
+    """It was lost: the server said that the export is being loaded for ever, or took up no other, and said nothing."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    said: list[str] = []
+
+    async def test(process: server._Process) -> None:
+        process._server = server.uvicorn.Server(server.uvicorn.Config(lambda: None))
+        await asyncio.wait_for(process.beside(), SECONDS)
+        assert process._server.should_exit
+
+    try:
+        with server._bind("127.0.0.1", 0) as listener:
+            process = server._Process(Broken(where), listener, True, said.append, said.append)  # type: ignore[arg-type]
+            asyncio.run(test(process))
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert isinstance(process._problem, ZeroDivisionError if where == "start" else ExceptionGroup)
+    assert len(said) == (where == "watch"), "the address, when it is ready"
 
 
 def test_a_damaged_export_ends_the_start_with_one_line(exports: Path, tmp_path: Path) -> None:

@@ -605,13 +605,22 @@ def test_closing_answers_what_is_under_way(run_dir: Path, gate: Gate) -> None:
     run(test)
 
 
-def test_a_run_that_cannot_be_searched_is_not_served(run_dir: Path) -> None:
-    (run_dir / "export" / "index.faiss").unlink()
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(damage, "index.faiss: differs from its SHA-256"), (spoil_tower, "export: does not load .*saved_model.pb")],
+)
+def test_a_run_that_cannot_be_searched_is_not_served(
+    run_dir: Path, exports: Path, change: Callable[[Path, Path], None], reason: str
+) -> None:
+    """What is no bad input by itself was raised as it is, and the server took it for nothing."""
+    change(run_dir, exports)
 
     async def test() -> None:
         service = Service(run_dir, ServingConfig(), Metrics())
-        with pytest.raises(InputError, match="missing"):
+        with pytest.raises(InputError, match=reason) as caught:
             await service.start()
+        assert "\n" not in str(caught.value)
+        assert not service.is_ready
         await service.close()
 
     run(test)

@@ -1,10 +1,11 @@
 """`uepp search` and `uepp serve`."""
 
+import contextlib
 import functools
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -87,7 +88,7 @@ def serve(
     for override in set_ or []:
         if not override.startswith("serving."):
             raise InputError(f"--set {override}: a server has the serving settings only")
-    announce = functools.partial(print, file=sys.stdout, flush=True)
+    announce = functools.partial(_tell, file=sys.stdout)
     # Until the server listens to it: it asks for what the start does anyway, and would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with working():
@@ -111,5 +112,11 @@ def serve(
             token=token,
             watch=watch,
             announce=lambda address: announce(f"Serving {run} at {address}"),
-            report=lambda line: progress_console.print(line, markup=False, highlight=False, soft_wrap=True),
+            report=lambda line: _tell(line, sys.stderr),
         )
+
+
+def _tell(line: str, file: TextIO) -> None:
+    """Print a line; a server serves on where nobody can read it any more (a closed terminal, `2>&1 | head`)."""
+    with contextlib.suppress(OSError):
+        print(line, file=file, flush=True)

@@ -91,7 +91,7 @@ class _Process:
         self._listener = listener
         self._watch = watch
         self._announce, self._report = announce, report
-        self._problem: InputError | None = None
+        self._problem: Exception | None = None
         self._server: uvicorn.Server | None = None
 
     def run(self, app: object) -> None:
@@ -120,17 +120,19 @@ class _Process:
             raise self._problem
 
     async def beside(self) -> None:
-        """Load, then wait for new exports."""
+        """Load, then wait for new exports. Nobody awaits this, so what goes wrong here ends the server."""
         assert self._server is not None
+        try:
+            await self._load_and_reload()
+        except Exception as error:
+            self._problem = error
+            self._server.should_exit = True
+
+    async def _load_and_reload(self) -> None:
         is_asked = asyncio.Event()
         # before anything is loaded: a signal that nobody handles ends the process
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, is_asked.set)
-        try:
-            await self.service.start()
-        except InputError as error:
-            self._problem = error
-            self._server.should_exit = True
-            return
+        await self.service.start()
         self._announce(_address(self._listener))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reload_when(is_asked))

@@ -147,7 +147,10 @@ class Service:
     async def start(self) -> None:
         """Load the export and answer a first query with it. Raises `InputError` where that fails."""
         async with self._loading:
-            self._now = await self._load()
+            try:
+                self._now = await self._load()
+            except Exception as error:
+                raise InputError(self._reason(error)) from error
 
     async def search(self, request: Request) -> Answer:
         """Answer a request.
@@ -201,12 +204,10 @@ class Service:
                 self._now = await self._load()
             except Exception as error:  # whatever is wrong with the new one, the old one still serves
                 self.metrics.reloads.labels("refused").inc()
-                reason = " ".join(str(error).split()) or type(error).__name__
-                known = isinstance(error, InputError)
                 raise RefusedError(
-                    reason if known else f"{self.run_dir / 'export'}: does not load ({reason})",
+                    self._reason(error),
                     # a file that cannot be opened now is told as bad input too
-                    is_final=known and not isinstance(error.__context__, OSError),
+                    is_final=isinstance(error, InputError) and not isinstance(error.__context__, OSError),
                 ) from error
             self.metrics.reloads.labels("loaded").inc()
             self._retire(old)
@@ -322,6 +323,11 @@ class Service:
             1
         )
         return _Generation(searcher, page, cache, batcher, fusing_batcher)
+
+    def _reason(self, error: Exception) -> str:
+        """Why the export was not loaded, in one line."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return reason if isinstance(error, InputError) else f"{self.run_dir / 'export'}: does not load ({reason})"
 
     def _batcher(self, searcher: Searcher) -> Batcher[Question, Ranking]:
         return Batcher(
