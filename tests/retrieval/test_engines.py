@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from uepp.artifacts import read_json, write_manifest
+from uepp.artifacts import atomic_directory, read_json, write_manifest
 from uepp.errors import InputError
 from uepp.retrieval import engines
 from uepp.retrieval.boosting import read_boosting, write_boosting
 from uepp.retrieval.index import search_exact
+from uepp.retrieval.vectors import ProductVectors
 
 DIM, NUM_PRODUCTS = 8, 57
 
@@ -98,6 +100,57 @@ def test_a_boosted_export_is_published_hydrated(run: Path, tmp_path: Path) -> No
     assert boosting is not None
     expected = boosting.products(stored_vectors(run), 0)
     np.testing.assert_array_equal(np.array(table.column("vector").to_pylist(), np.float32), expected)
+
+
+def replace_export(run: Path) -> None:
+    """As `uepp export` does: other products, or the same in another order."""
+    with atomic_directory(run / "export") as folder:
+        shutil.copytree(run / "export", folder, dirs_exist_ok=True)
+        for path in (folder / "vectors").iterdir():
+            np.save(path, np.load(path)[::-1].copy())
+        table = pq.read_table(folder / "products.parquet")
+        pq.write_table(table.take(list(range(NUM_PRODUCTS))[::-1]), folder / "products.parquet")
+        write_manifest(folder, run_id="abcdef0123456789", num_products=NUM_PRODUCTS)
+
+
+@pytest.mark.parametrize("is_boosted", [False, True])
+def test_an_export_that_is_replaced_is_published_as_it_was(
+    run: Path, tmp_path: Path, is_boosted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of the second shard were then those of the new export, and the ids those of the old one."""
+    if is_boosted:
+        boosted(run)
+    expected = engines.write_shards(run, tmp_path / "expected", progress())
+
+    class Replacing(Progress):
+        def advance(self, *args: Any, **about: Any) -> None:
+            replace_export(run)
+
+    monkeypatch.setattr(engines, "_SHARD_ROWS", 7)
+    before = stored_vectors(run)
+    facts = engines.write_shards(run, tmp_path / "out", Replacing(console=Console(quiet=True)))
+    assert not np.array_equal(stored_vectors(run), before)
+    assert len(facts["shards"]) == 9
+    assert facts["content"] == expected["content"]
+    one, other = (
+        pa.concat_tables([pq.read_table(tmp_path / folder / name) for name in about["shards"]])
+        for folder, about in (("expected", expected), ("out", facts))
+    )
+    assert one.combine_chunks() == other.combine_chunks()
+
+
+def test_an_export_that_is_replaced_while_it_is_opened_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(export: Path) -> ProductVectors:
+        vectors = ProductVectors.open(export)
+        replace_export(run)
+        return vectors
+
+    monkeypatch.setattr(engines, "ProductVectors", SimpleNamespace(open=slow))
+    with pytest.raises(InputError, match="export: was replaced meanwhile; do it again"):
+        engines.write_shards(run, tmp_path / "out", progress())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_directory_that_exists_is_left_alone(run: Path, tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ What an engine gets is what our own index holds: inner product with hydrated vec
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import Progress
 
-from uepp.artifacts import atomic_directory, fingerprint, read_json, write_json
+from uepp.artifacts import MANIFEST, atomic_directory, fingerprint, read_json, write_json
 from uepp.errors import InputError
-from uepp.retrieval.boosting import Boosting, read_boosting
+from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.export import open_export
+from uepp.retrieval.replacing import refuse_replaced
+from uepp.retrieval.vectors import ProductVectors
 
 METADATA = (
     "title", "category", "shop_id", "price", "created_at", "country", "region", "language", "zip", "latitude",
@@ -50,8 +52,8 @@ def write_shards(run_dir: Path, directory: Path, progress: Progress) -> dict[str
     """
     if directory.exists():
         raise InputError(f"{directory}: exists already; give a new directory")
-    export = open_export(run_dir)
-    facts = _facts(export)
+    export = _open(run_dir)
+    facts = export.facts
     task = progress.add_task("shards", total=facts["num_products"])
     with atomic_directory(directory) as folder:
         for shard, table in enumerate(_tables(export, _SHARD_ROWS)):
@@ -102,8 +104,8 @@ def load_into_milvus(
         from pymilvus import DataType, MilvusClient, MilvusException
     except ImportError:
         raise InputError("--milvus: needs the package pymilvus; install it with: pip install 'uepp[milvus]'") from None
-    export = open_export(run_dir)
-    facts = _facts(export)
+    export = _open(run_dir)
+    facts = export.facts
     client: Any = None
     try:
         client = MilvusClient(uri, token=token or "", timeout=30)
@@ -170,50 +172,53 @@ def _drop_left(client: Any, alias: str, name: str) -> None:
             client.drop_collection(other)
 
 
-def _facts(export: Path) -> dict[str, Any]:
-    manifest = read_json(export / "manifest.json")
+class _Opened(NamedTuple):
+    """An export to publish.
+
+    Attributes:
+        facts: content of `collection.json`, without shards yet.
+        products: the catalogue.
+        vectors: of its products, hydrated where the export is boosted.
+    """
+
+    facts: dict[str, Any]
+    products: pq.ParquetFile
+    vectors: ProductVectors
+
+
+def _open(run_dir: Path) -> _Opened:
+    """Open all files of a run's export before any is read: what replaces it meanwhile has other products at its rows.
+
+    Raises:
+        InputError: no export, a damaged one, or one that is replaced just now.
+    """
+    export = open_export(run_dir)
+    manifest = read_json(export / MANIFEST)
     boosting = read_boosting(export)
-    shape = np.load(sorted((export / "vectors").glob("part-*.npy"))[0], mmap_mode="r").shape
-    return {
+    vectors = ProductVectors.open(export)
+    products = pq.ParquetFile(export / "products.parquet", memory_map=True)
+    refuse_replaced(export, manifest)
+    facts = {
         "run_id": manifest["run_id"],
         "content": fingerprint(manifest["files"]),  # a refreshed or boosted export of one run is another collection
         "num_products": manifest["num_products"],
-        "dim": shape[1] + (len(boosting.features) if boosting else 0),
+        "dim": vectors.dim,
         "metric": "inner product",
         "hydrated": list(boosting.features) if boosting else [],
         "shards": [],
     }
+    return _Opened(facts, products, vectors)
 
 
-def _tables(export: Path, num_rows: int) -> Iterator[pa.Table]:
+def _tables(export: _Opened, num_rows: int) -> Iterator[pa.Table]:
     """Products with their vectors, so many rows at a time, in product-index order."""
-    boosting = read_boosting(export)
-    products = pq.ParquetFile(export / "products.parquet", memory_map=True)
-    columns = ["product_id", *(name for name in METADATA if name in products.schema_arrow.names)]
-    vectors = _vectors(export, boosting)
-    waiting = np.empty((0, 0), np.float32)
-    for batch in products.iter_batches(num_rows, columns=columns):
-        parts = [waiting] if len(waiting) else []
-        have = len(waiting)
-        while have < batch.num_rows:
-            parts.append(next(vectors))
-            have += len(parts[-1])
-        joined = np.concatenate(parts)
-        rows, waiting = joined[: batch.num_rows], joined[batch.num_rows :]
-        flat = pa.array(np.ascontiguousarray(rows).ravel())
-        table = pa.Table.from_batches([batch])
-        yield table.add_column(1, "vector", pa.FixedSizeListArray.from_arrays(flat, rows.shape[1]))
-
-
-def _vectors(export: Path, boosting: Boosting | None) -> Iterator[np.ndarray]:
-    """All vectors of an export, some thousand at a time, hydrated where it is boosted."""
+    columns = ["product_id", *(name for name in METADATA if name in export.products.schema_arrow.names)]
     first = 0
-    for path in sorted((export / "vectors").glob("part-*.npy")):
-        shard = np.load(path, mmap_mode="r")
-        for begin in range(0, len(shard), 8_192):
-            part = np.asarray(shard[begin : begin + 8_192], np.float32)
-            yield part if boosting is None else boosting.products(part, first + begin)
-        first += len(shard)
+    for batch in export.products.iter_batches(num_rows, columns=columns):
+        rows = np.concatenate(list(export.vectors.chunks(first, first + batch.num_rows)))
+        first += batch.num_rows
+        table = pa.Table.from_batches([batch])
+        yield table.add_column(1, "vector", pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]))
 
 
 def _milvus_rows(table: pa.Table) -> list[dict[str, Any]]:
