@@ -131,6 +131,45 @@ def test_layers_ask_who_first_and_then_features(clock: Clock) -> None:
     assert known(cache, user="anna") == (7, "features", 75, False)
 
 
+def ranked(*rows: int) -> Ranking:
+    ranks, scores = np.ones(len(rows), np.int32), np.ones(len(rows), np.float32)
+    return Ranking(np.array(rows), scores, scores, ranks, ranks)
+
+
+@pytest.mark.parametrize("strategy", ["user", "layered"])
+def test_a_deeper_page_goes_on_with_the_list_that_was_shown(clock: Clock, strategy: Any) -> None:
+    """Beyond the depth that was kept it was of another list, of the features of then: a product was on two pages."""
+    cache = cache_of(strategy, clock)
+    first, deep = asked(user="anna", depth=4), asked(user="anna", searches=("mug",), depth=8)
+    assert cache.put(*first, ranked(1, 2, 3, 4)).rows.tolist() == [1, 2, 3, 4]
+    clock.now = 10
+    assert cache.get(*deep) is None
+    assert cache.put(*deep, ranked(9, 1, 5, 4, 6, 2, 7, 8)).rows.tolist() == [1, 2, 3, 4, 9, 5, 6, 7]
+    clock.now = 65
+    for searches, depth in (((), 4), ((), 8), (("mug",), 8)):
+        found = cache.get(*asked(user="anna", searches=searches, depth=depth))
+        assert found is not None
+        assert found.ranking.rows.tolist() == [1, 2, 3, 4, 9, 5, 6, 7]
+        assert (found.layer, found.age_seconds, found.is_stale) == ("user", 65, True), "some of it, at least"
+    clock.now = 75
+    assert known(cache, user="anna", depth=4, searches=("hat",)) is None, "60 seconds after its last page was computed"
+
+
+def test_a_list_goes_on_with_what_others_have_made_known(clock: Clock) -> None:
+    cache = cache_of("layered", clock)
+    cache.put(*asked(user="anna", depth=4), ranked(1, 2, 3, 4))
+    cache.put(*asked(user="bert", searches=("mug",), depth=8), ranked(9, 1, 5, 4, 6, 2, 7, 8))
+    deep = asked(user="anna", searches=("mug",), depth=8)
+    for layer in ("features", "user"):
+        found = cache.get(*deep)
+        assert found is not None
+        assert (found.layer, found.is_stale) == (layer, True)
+        assert found.ranking.rows.tolist() == [1, 2, 3, 4, 9, 5, 6, 7]
+    of_bert = cache.get(*asked(user="bert", searches=("mug",), depth=8))
+    assert of_bert is not None
+    assert of_bert.ranking.rows.tolist() == [9, 1, 5, 4, 6, 2, 7, 8], "and bert's own is as it was"
+
+
 def test_nothing_is_kept_without_a_cache(clock: Clock) -> None:
     cache = cache_of("none", clock)
     cache.put(*asked(), ranking())

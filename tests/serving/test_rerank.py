@@ -177,6 +177,15 @@ def test_who_asks_again_sees_the_same_list(searcher: Searcher, ranked_run: Path)
     assert cached.search("east", 5, session="s") == searcher.search("east", 5)
 
 
+def test_the_ranker_has_queries_of_the_same_words_apart(searcher: Searcher) -> None:
+    """It reads the query as it is written; by who asks they shared a ranking all the same."""
+    cache = RankingCache("user")
+    one, other = (Request(query, 5, user="anna", rerank=True) for query in ('3/4" lamp', "3 4 LAMP!"))
+    cache.put(one, searcher.question(one), searcher.rank([searcher.question(one)])[0])
+    assert cache.get(one, searcher.question(one)) is not None
+    assert cache.get(other, searcher.question(other)) is None
+
+
 def test_the_server_answers_with_it(ranked_run: Path, searcher: Searcher) -> None:
     service = Service(ranked_run, ServingConfig(max_batch=4), Metrics())
     with TestClient(create_app(service), raise_server_exceptions=False) as client:

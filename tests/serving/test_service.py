@@ -219,6 +219,23 @@ def test_everybody_who_waited_for_an_answer_is_known_the_next_time(run_dir: Path
     run(test)
 
 
+@pytest.mark.parametrize("cache", ["user", "layered"])
+def test_pages_of_one_who_searches_on_are_of_one_list(run_dir: Path, cache: Any) -> None:
+    async def test() -> None:
+        async with serving(run_dir, cache=cache, depth=4) as service:
+            first = await service.search(Request("somewhere", 4, user="anna"))
+            rest = [
+                ids(await service.search(Request("somewhere", 4, offset, user="anna", recent_searches=["east"])))
+                for offset in (4, 8, 12, 0)
+            ]
+            assert rest[-1] == ids(first)
+            assert len({product for page in rest for product in page}) == 16, "none is on two pages"
+            by_now = await service.search(Request("somewhere", 4, user="bert", recent_searches=["east"]))
+            assert ids(by_now) != ids(first), "else there was nothing to keep"
+
+    run(test)
+
+
 def test_nobody_waits_for_bm25_who_did_not_ask_for_it(run_dir: Path, gate: Gate) -> None:
     """It takes many times as long as all the rest, and held up whoever was in the same batch, and the next."""
 

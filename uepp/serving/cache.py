@@ -1,8 +1,8 @@
 """A cache of rankings, with both keys of UEPPR V.
 
 * `user`: who asks (user and session id), the query and the place, kept for a short time. It answers what a person asks
-  again though they have clicked something since, so going back to a page shows the same page; but what they did in
-  between counts only when the time is over.
+  again though they have clicked something since, so going back to a page shows the same page, and a page deeper than
+  what is kept goes on with the same list; but what they did in between counts only when the time is over.
 * `features`: a hash of everything that the query tower reads, and the ranker where it is asked, kept for long. It never
   answers with anything but what would be computed now, and people who look alike to both share it.
 * `layered`: `user`, and where that knows nothing, `features`.
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from cachetools import TTLCache
 
-from uepp.serving.ranking import Question, Ranking
+from uepp.serving.ranking import Question, Ranking, continued
 from uepp.serving.requests import Request
 
 Layer = Literal["user", "features"]
@@ -40,7 +40,7 @@ class Found(NamedTuple):
         ranking: the answer.
         layer: which layer knew it.
         age_seconds: since it was computed.
-        is_stale: whether it was computed for other features than those of now: of `user` only.
+        is_stale: whether some of it was computed for other features than those of now: of what `user` has only.
     """
 
     ranking: Ranking
@@ -51,13 +51,27 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class _Entry:
+    """A ranking, how deep it is, for which features it was computed (none: its parts for different ones), and when."""
+
     ranking: Ranking
-    digest: bytes
+    depth: int
+    digest: bytes | None
     computed: float
 
     @property
     def num_bytes(self) -> int:
         return _ENTRY_BYTES + self.ranking.num_bytes
+
+    def continued(self, other: "_Entry") -> "_Entry":
+        """This ranking, then what only a deeper one has."""
+        if other.depth <= self.depth:
+            return self
+        return _Entry(
+            continued(self.ranking, other.ranking, other.depth),
+            other.depth,
+            self.digest if self.digest == other.digest else None,
+            min(self.computed, other.computed),
+        )
 
 
 class RankingCache:
@@ -109,20 +123,36 @@ class RankingCache:
         with self._lock:
             for layer, kept in self._layers.items():
                 entry = kept.get(keys[layer])
-                if entry is not None:
+                if entry is not None and entry.depth >= question.depth:
+                    if layer == "features":
+                        entry = self._shown(keys["user"], entry)
                     is_stale = entry.digest != question.digest
-                    if layer == "features" and "user" in self._layers:
-                        self._keep("user", keys["user"], entry)
                     return Found(entry.ranking, layer, self._clock() - entry.computed, is_stale)
         return None
 
-    def put(self, request: Request, question: Question, ranking: Ranking) -> None:
-        """Keep a ranking that was just computed."""
+    def put(self, request: Request, question: Question, ranking: Ranking) -> Ranking:
+        """Keep a ranking that was just computed.
+
+        Returns:
+            The answer: the ranking, or what `user` has of a list that was begun for who asks, and then what only the
+            ranking has.
+        """
         keys = self._keys(request, question)
         with self._lock:
-            entry = _Entry(ranking, question.digest, self._clock())
-            for layer in self._layers:
-                self._keep(layer, keys[layer], entry)
+            entry = _Entry(ranking, question.depth, question.digest, self._clock())
+            if "features" in self._layers:
+                self._keep("features", keys["features"], entry)
+            return self._shown(keys["user"], entry).ranking
+
+    def _shown(self, key: Hashable, entry: _Entry) -> _Entry:
+        """What who asks is shown: the list that was begun for them goes on, and is kept for as long again."""
+        if "user" not in self._layers:
+            return entry
+        begun = self._layers["user"].get(key)
+        shown = entry if begun is None else begun.continued(entry)
+        if shown is not begun:
+            self._keep("user", key, shown)
+        return shown
 
     def _keep(self, layer: Layer, key: Hashable, entry: _Entry) -> None:
         kept = self._layers[layer]

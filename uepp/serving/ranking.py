@@ -47,8 +47,9 @@ class Question:
 
     @property
     def options(self) -> tuple[Any, ...]:
-        """All but what the tower reads."""
-        return (self.depth, self._of_lexical, self.boosted, self.min_similarity, self.asked is not None)
+        """All but what the tower reads and how deep; the ranker reads the query as it is written."""
+        of_ranker = None if self.asked is None else self.features.query
+        return (self._of_lexical, self.boosted, self.min_similarity, of_ranker)
 
     @property
     def _of_lexical(self) -> str | None:
@@ -68,7 +69,7 @@ class Question:
     @property
     def key(self) -> tuple[Any, ...]:
         """For a cache."""
-        return (self.digest, *self.options)
+        return (self.digest, self.depth, *self.options)
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Searcher:
             if answer is None:
                 answer = rankings[question.key]
                 if self._cache is not None:
-                    self._cache.put(request, question, answer)  # for each: who asks is another's key
+                    answer = self._cache.put(request, question, answer)  # for each: who asks is another's key
             hits.append(self.hits(request, answer))
         return hits
 

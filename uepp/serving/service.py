@@ -292,8 +292,7 @@ class Service:
                 work.task.cancel()  # has no effect where it is done
                 if generation.under_way.get(key) is work:
                     del generation.under_way[key]
-        generation.cache.put(request, question, ranking)  # for each: who asks is another's key
-        return ranking
+        return generation.cache.put(request, question, ranking)  # for each: who asks is another's key
 
     async def _load(self) -> _Generation:
         settings = self.settings
