@@ -21,6 +21,7 @@ from uepp.config import ServingConfig
 from uepp.serving.app import create_app
 from uepp.serving.guard import HEALTH, Guard
 from uepp.serving.metrics import Metrics
+from uepp.serving.requests import Request
 from uepp.serving.schemas import SearchRequest, SearchResponse
 from uepp.serving.search import Searcher
 from uepp.serving.service import Service
@@ -162,6 +163,7 @@ def test_the_threshold_is_a_setting_and_a_request_may_change_it(exports: Path) -
         ({"query": "a", "exclude": ["x"] * 1_001}, 422, "exclude .*…: List should have at most 1000 items"),
         ({"query": "a", "recent_searches": ["x"] * 101}, 422, "recent_searches .*…: List should have at most 100"),
         ({"query": "a", "recent_searches": "mug"}, 422, "recent_searches 'mug': Input should be a valid list"),
+        ({"query": "a", "a\nb\r\nc": 1}, 422, "^unknown field a b c$"),
         ([], 422, r"body \[\]: Input should be a valid dictionary"),
         ("text", 422, "body 'text': Input should be a valid dictionary"),
     ],
@@ -296,6 +298,48 @@ def test_what_takes_too_long_is_given_up(exports: Path, held: threading.Event) -
         status, detail = problem(client.post("/search", json={"query": "east"}))
         assert (status, detail) == (504, "not answered within 0.05 s (serving.timeout_seconds)")
         held.set()
+
+
+def test_who_closes_the_connection_is_not_waited_for(exports: Path, held: threading.Event) -> None:
+    """Their search was computed all the same, and stood in the way of others'."""
+
+    async def test() -> None:
+        service = Service(exports / "old", ServingConfig(max_batch=1), Metrics())
+        await service.start()
+        app, is_gone, sent = create_app(service), asyncio.Event(), []
+        messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Message:
+            if not messages:
+                await is_gone.wait()
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():
+                await asyncio.sleep(0.01)
+
+        def num_computed() -> float | None:
+            return service.metrics.registry.get_sample_value("uepp_batch_size_sum")
+
+        generation = service._current()
+        scope = {"type": "http", "method": "GET", "path": "/search", "query_string": b"query=gone", "headers": []}
+        first = asyncio.ensure_future(service.search(Request("first")))
+        await until(lambda: num_computed() == 1)
+        asked = asyncio.ensure_future(app(scope, receive, send))
+        await until(lambda: generation.num_waiting == 1)
+        is_gone.set()
+        await asked
+        await until(lambda: generation.num_waiting == 0)
+        held.set()
+        await first
+        assert sent[0]["status"] == 499
+        assert num_computed() == 1
+        await service.close()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 def test_too_many_at_once_are_told_to_come_back(

@@ -105,6 +105,30 @@ def test_as_many_wait_as_may() -> None:
     run(test)
 
 
+def test_who_gives_up_makes_room() -> None:
+    """They counted until the batch ended, and others were turned away though nobody waited."""
+
+    async def test() -> None:
+        worker = Worker()
+        batcher = Batcher(worker, max_batch=8, max_waiting=2)
+        first = asking(batcher, 1)
+        await worker.has_started()
+        gone = asking(batcher, 2, 3)
+        await turn()
+        for one in gone:
+            one.cancel()
+        await turn()
+        assert batcher.num_waiting == 0
+        others = asking(batcher, 4, 5)
+        await turn()
+        assert batcher.num_waiting == 2
+        worker.let_go(2)
+        assert await asyncio.gather(*first, *others) == [2, 8, 10]
+        await batcher.close()
+
+    run(test)
+
+
 def test_who_gives_up_is_not_computed() -> None:
     async def test() -> None:
         worker = Worker()

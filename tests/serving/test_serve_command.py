@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -322,6 +323,14 @@ def test_a_servers_life(exports: Path, tmp_path: Path, processes: list[Process])
 
     for connection in silent:
         connection.close()
+
+    excluded = "".join(f"&exclude=no-such-product-{number:06}" for number in range(1_000))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        asking = f"GET /search?query=east&k=1{excluded} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        for part in (asking[:20_000], asking[20_000:]):
+            connection.sendall(part.encode())
+            time.sleep(0.1)  # so that it comes in two pieces: it was refused then
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 200")
 
     replace(run_dir, exports / "foreign")
     process.signal(signal.SIGHUP)

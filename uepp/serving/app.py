@@ -4,7 +4,7 @@ import asyncio
 import difflib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ _PAGE = {
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
+_GONE = 499  # nginx's number for it; only the metrics see it
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Problem, "description": description}
     for status, description in {
@@ -120,12 +121,12 @@ def _api(service: Service, may_reload: bool) -> APIRouter:
     searched: dict[str, Any] = {"tags": ["search"], "response_model": schemas.SearchResponse}
 
     @router.post("/search", summary="Products for a query and who asks", **searched)
-    async def search(asked: schemas.SearchRequest) -> Response:
-        return await _search(service, asked)
+    async def search(asked: schemas.SearchRequest, http: Request) -> Response:
+        return await _search(service, asked, http)
 
     @router.get("/search", summary="The same with the request in the address", **searched)
-    async def search_by_address(asked: Annotated[schemas.SearchRequest, Query()]) -> Response:
-        return await _search(service, asked)
+    async def search_by_address(asked: Annotated[schemas.SearchRequest, Query()], http: Request) -> Response:
+        return await _search(service, asked, http)
 
     @router.get("/about", summary="What is served, and what it can do", tags=["search"])
     async def about() -> schemas.About:
@@ -169,7 +170,7 @@ def _api(service: Service, may_reload: bool) -> APIRouter:
     return router
 
 
-async def _search(service: Service, asked: schemas.SearchRequest) -> Response:
+async def _search(service: Service, asked: schemas.SearchRequest, http: Request) -> Response:
     begin = time.perf_counter()
     if asked.offset + asked.k > service.settings.max_results:
         raise InputError(
@@ -177,8 +178,26 @@ async def _search(service: Service, asked: schemas.SearchRequest) -> Response:
         )
     request = asked.request(service.searcher.threshold, service.settings.min_similarity)
     async with asyncio.timeout(service.settings.timeout_seconds):
-        answer = await service.search(request)
+        answer = await _unless_gone(http, service.search(request))
+    if answer is None:
+        return Response(status_code=_GONE)
     return JSONResponse(_answered(asked.query, answer, time.perf_counter() - begin))
+
+
+async def _unless_gone(http: Request, answer: Coroutine[Any, Any, Answer]) -> Answer | None:
+    """The answer, or none as soon as who asked has closed the connection: then nobody waits for it any more."""
+
+    async def gone() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+
+    answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else None
+    finally:
+        answering.cancel()
+        leaving.cancel()
 
 
 def _answered(query: str, answer: Answer, seconds: float) -> dict[str, Any]:
@@ -266,7 +285,8 @@ def _explain_problems(app: FastAPI, timeout_seconds: float) -> None:
     """Every problem is `{"detail": "one line"}`."""
 
     def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        text = detail.encode(errors="backslashreplace").decode()  # a lone surrogate is no JSON
+        text = " ".join(detail.splitlines())  # what was asked may have more than one
+        text = text.encode(errors="backslashreplace").decode()  # a lone surrogate is no JSON
         return JSONResponse({"detail": text}, status, headers)
 
     @app.exception_handler(InputError)

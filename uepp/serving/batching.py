@@ -5,7 +5,6 @@ server, the larger the batches.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -48,7 +47,7 @@ class Batcher(Generic[Q, A]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._on_batch, self._on_wait = on_batch, on_wait
-        self._waiting: deque[tuple[Q, asyncio.Future[A], float]] = deque()
+        self._waiting: dict[asyncio.Future[A], tuple[Q, float]] = {}  # in the order in which they came
         self._thread = ThreadPoolExecutor(1, "uepp-search", initializer=prepare)
         self._running: asyncio.Task[None] | None = None
 
@@ -67,10 +66,13 @@ class Batcher(Generic[Q, A]):
             raise UnavailableError(f"{len(self._waiting)} requests wait already (serving.max_waiting); try again later")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[A] = loop.create_future()
-        self._waiting.append((question, answer, loop.time()))
+        self._waiting[answer] = question, loop.time()
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._run())
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._waiting.pop(answer, None)
 
     async def run(self, function: Callable[[], None]) -> None:
         """Run something in the thread, between batches."""
@@ -99,9 +101,10 @@ class Batcher(Generic[Q, A]):
     def _next_batch(self) -> list[tuple[Q, asyncio.Future[A], float]]:
         batch: list[tuple[Q, asyncio.Future[A], float]] = []
         while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting.popleft()
-            if not entry[1].done():  # else whoever asked has gone
-                batch.append(entry)
+            answer = next(iter(self._waiting))
+            question, since = self._waiting.pop(answer)
+            if not answer.done():  # else whoever asked is about to take it out
+                batch.append((question, answer, since))
         return batch
 
     async def _answer(self, batch: Sequence[tuple[Q, asyncio.Future[A], float]]) -> None:

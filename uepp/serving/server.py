@@ -21,6 +21,7 @@ from uepp.serving.connections import closing_silent
 from uepp.serving.metrics import Metrics
 from uepp.serving.service import RefusedError, Service
 
+_HEADER_BYTES = 1 << 14  # beside an address that holds as much as a body may
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -104,6 +105,8 @@ class _Process:
             server_header=False,
             lifespan="on",
             http=closing_silent(settings.timeout_seconds),
+            # else longer ones are answered if they come in one piece, and refused if they come in several
+            h11_max_incomplete_event_size=_HEADER_BYTES + settings.max_body_bytes,
             timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         )
         self._server = uvicorn.Server(config)
