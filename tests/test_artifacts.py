@@ -216,6 +216,20 @@ def test_manifest_finds_one_changed_byte(published: Path) -> None:
         check_manifest(published)
 
 
+def test_a_check_can_be_ended(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_CHUNK_BYTES", 1)
+    calls: list[None] = []
+
+    def go_on() -> None:
+        calls.append(None)
+        if len(calls) == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        check_manifest(published, go_on)
+    assert len(calls) == 4, "of the ten bytes of a.bin"
+
+
 def test_manifest_finds_a_truncated_file(published: Path) -> None:
     (published / "a.bin").write_bytes(b"a" * 9)
     with pytest.raises(InputError, match=r"a\.bin: differs"):

@@ -122,12 +122,13 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not a readable JSON file ({error})") from None
 
 
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in chunks."""
+def sha256(path: Path, go_on: Callable[[], None] = lambda: None) -> str:
+    """Hex SHA-256 of a file, read in chunks; `go_on` is called after each, and ends it by raising."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
+            go_on()
     return digest.hexdigest()
 
 
@@ -163,10 +164,15 @@ def file_digests(directory: Path, known: Mapping[str, str] | None = None) -> dic
     return {name: known[name] if name in known else sha256(directory / name) for name in sorted(names)}
 
 
-def check_manifest(directory: Path) -> dict[str, Any]:
+def check_manifest(directory: Path, go_on: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Check every file of a directory against its manifest and return the manifest.
 
-    Raises `InputError` when the manifest is missing, or a file is missing or differs.
+    Args:
+        directory: with a manifest.
+        go_on: called now and then, since large files take long; what it raises ends the check.
+
+    Raises:
+        InputError: the manifest is missing, or a file is missing or differs.
     """
     manifest: dict[str, Any] = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
@@ -175,7 +181,7 @@ def check_manifest(directory: Path) -> dict[str, Any]:
         file = directory / name
         if not file.is_file():
             raise InputError(f"{file}: listed in {MANIFEST} but missing; export again")
-        if sha256(file) != expected:
+        if sha256(file, go_on) != expected:
             raise InputError(f"{file}: differs from its SHA-256 in {MANIFEST}; it was changed or damaged, export again")
     return manifest
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from compass import make_rose
 
+from uepp import artifacts
 from uepp.config import ServingConfig
 from uepp.errors import InputError
 from uepp.serving.batching import UnavailableError
@@ -620,6 +622,32 @@ def test_closing_answers_what_is_under_way(run_dir: Path, gate: Gate) -> None:
             await service.search(Request("east"))
 
     run(test)
+
+
+def test_a_start_that_is_given_up_is_not_waited_for(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was told to end while it checked a large export went on to its last byte."""
+    is_reading = threading.Event()
+    read: list[Path] = []
+
+    def endless(path: Path, go_on: Callable[[], None]) -> str:
+        is_reading.set()
+        for _ in range(1_000):
+            go_on()
+            time.sleep(0.01)
+        read.append(path)
+        return ""
+
+    monkeypatch.setattr(artifacts, "sha256", endless)
+
+    async def test() -> None:
+        starting = asyncio.ensure_future(Service(run_dir, ServingConfig(), Metrics()).start())
+        assert await asyncio.to_thread(is_reading.wait, SECONDS)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    run(test)  # which waits for all threads
+    assert read == []
 
 
 @pytest.mark.parametrize(

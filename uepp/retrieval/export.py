@@ -227,8 +227,12 @@ def check_is_run(run_dir: Path) -> None:
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
 
 
-def open_export(run_dir: Path) -> Path:
+def open_export(run_dir: Path, go_on: Callable[[], None] = lambda: None) -> Path:
     """The checked `export/` of a run.
+
+    Args:
+        run_dir: of the run.
+        go_on: see `check_manifest`.
 
     Raises:
         InputError: not a run, not exported yet, or a file that differs from the manifest.
@@ -236,5 +240,5 @@ def open_export(run_dir: Path) -> Path:
     check_is_run(run_dir)
     if not (run_dir / "export").is_dir():
         raise InputError(f"{run_dir}: this run has no export yet; make it with: uepp export {run_dir}")
-    check_manifest(run_dir / "export")
+    check_manifest(run_dir / "export", go_on)
     return run_dir / "export"

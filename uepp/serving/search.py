@@ -75,6 +75,7 @@ class Searcher:
         depth: products that are ranked and cached for a request, at least.
         observe: is told the seconds of each part of the work: features, cache, tower, index, lexical, fusion, ranker,
             hits.
+        go_on: see `check_manifest`.
 
     Attributes:
         manifest: of the export.
@@ -98,8 +99,9 @@ class Searcher:
         cache: RankingCache | None = None,
         depth: int = 200,
         observe: Callable[[str, float], None] = _ignore,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        export = open_export(run_dir)
+        export = open_export(run_dir, go_on)
         self.manifest: dict[str, Any] = read_json(export / MANIFEST)
         _refuse_other_run(run_dir, self.manifest)
         config = load_config(str(run_dir / "config.yaml"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -304,7 +305,11 @@ class Service:
             features_ttl_seconds=settings.features_ttl_seconds,
         )
         before = await asyncio.to_thread(_manifest, self.run_dir)
-        searcher, page = await asyncio.to_thread(self._read_export)
+        is_over = threading.Event()
+        try:
+            searcher, page = await asyncio.to_thread(self._read_export, is_over)
+        finally:
+            is_over.set()  # a thread cannot be cancelled, and a process that is to end would wait for it
         batcher, fusing_batcher = self._batcher(searcher), self._batcher(searcher)
         try:
             await batcher.run(lambda: searcher.warm_up(settings.max_batch))
@@ -338,8 +343,12 @@ class Service:
             on_wait=lambda seconds: self.metrics.part("queue", seconds),
         )
 
-    def _read_export(self) -> tuple[Searcher, PageData | None]:
-        searcher = Searcher(self.run_dir, depth=self.settings.depth)
+    def _read_export(self, is_over: threading.Event) -> tuple[Searcher, PageData | None]:
+        def go_on() -> None:
+            if is_over.is_set():
+                raise UnavailableError("nobody waits for the export any more")
+
+        searcher = Searcher(self.run_dir, depth=self.settings.depth, go_on=go_on)
         if not self.settings.page:
             return searcher, None
         suggestions = Suggestions(self.run_dir / "export", searcher.catalogue, searcher.people)
