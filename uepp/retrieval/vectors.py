@@ -1,5 +1,6 @@
 """The vectors of an export as an index holds them: memory-mapped, hydrated where the export is boosted."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,12 +45,13 @@ class ProductVectors:
         """Dimensions d of the vectors themselves."""
         return int(self._shards[0].shape[1])
 
-    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[np.ndarray]:
-        """All hydrated vectors in order, float32 [n, D], at most `rows` at a time."""
-        for shard, first in zip(self._shards, self._starts.tolist(), strict=False):
-            for row in range(0, len(shard), rows):
-                part = np.array(shard[row : row + rows], np.float32)
-                yield part if self._boosting is None else self._boosting.products(part, first + row)
+    def chunks(self, begin: int = 0, end: int | None = None, rows: int = CHUNK_ROWS) -> Iterator[np.ndarray]:
+        """Hydrated vectors of the rows [begin, end), float32 [n, D], at most `rows` at a time, in order."""
+        end = len(self) if end is None else end
+        for shard, (first, last) in zip(self._shards, itertools.pairwise(self._starts.tolist()), strict=True):
+            for row in range(max(begin, first), min(end, last), rows):
+                part = np.array(shard[row - first : min(row + rows, end, last) - first], np.float32)
+                yield part if self._boosting is None else self._boosting.products(part, row)
 
     def sample(self, number: int, seed: int) -> np.ndarray:
         """Hydrated vectors of rows drawn without replacement, float32 [min(number, N), D], in order of their rows."""
