@@ -21,6 +21,7 @@ from uepp.artifacts import write_json
 from uepp.config import load_config, shipped_studies
 from uepp.data import marketplace
 from uepp.errors import InputError
+from uepp.study import running
 
 QUIET = Console(quiet=True)
 SMALL = {
@@ -172,6 +173,33 @@ def test_a_cell_that_another_process_makes_is_waited_for(data: Path, tmp_path: P
     thread.join()
     assert results["variants"]["v"][0]["report"]["all"]["recall@10"] == 0.25
     assert not (directory / "run").exists()
+
+
+def test_the_table_has_what_another_process_made_meanwhile(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two `uepp study --only` side by side, the last to end wrote a table without the other's cells."""
+    variants = {"mine": {}, "theirs": {"loss": {"power": 1}}, "late": {"training": {"max_steps": 4}}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1]))
+    asked = study.cells_of(read, tmp_path, data, [], ["mine"])
+    shown = study.with_other_cells(read, tmp_path, data, asked)
+    windows = {window: {"systems": {"uepp": scores(0.25, None)}} for window in ("selection", "report")}
+    directories = {cell.variant: tmp_path / "cells" / cell.name for cell in shown}
+
+    def run_all(tasks: Any, on_end: Any, **_: Any) -> None:
+        for name in ("mine", "theirs"):
+            write_json(directories[name] / "metrics.json", {**windows, "seconds": {"train": 1.0}})
+        on_end(0, None)
+
+    def opponents(*_: Any) -> dict[str, Any]:
+        write_json(directories["late"] / "metrics.json", {**windows, "seconds": {"train": 1.0}})
+        return {}
+
+    monkeypatch.setattr(running, "run_all", run_all)
+    monkeypatch.setattr(running, "_opponents", opponents)
+    results = study.run_study("s", read, asked, tmp_path, QUIET, shown=shown)
+    assert list(results["variants"]) == ["mine", "theirs", "late"]
+    assert json.loads((tmp_path / "s" / "results.json").read_text()) == json.loads(json.dumps(results))
 
 
 def test_a_text_encoder_counts_by_its_content(data: Path, tmp_path: Path) -> None:

@@ -126,11 +126,13 @@ def run_study(
 
         peak = max((_peak(kept[cell.key]) for cell in cells if cell.key in kept), default=0)
         run_all(tasks, on_end, jobs=jobs, peak=peak)
-    done = [cell for cell in shown if cell.key in kept]
-    results = _collect(study, done, kept)
+    # What another process has made meanwhile is there too; it may have ended before, and nobody else would show it.
+    results = _collect(study, shown, _kept(shown, folder))
     _write(results, out / name)
+    done = [cell for cell in shown if cell.key in kept]
     if done and study.against:
-        results["opponents"] = _opponents(study, done, folder, console)
+        opponents = _opponents(study, done, folder, console)
+        results = {**_collect(study, shown, _kept(shown, folder)), "opponents": opponents}
         _write(results, out / name)
     if failed:
         raise InputError(f"{out / name}: {len(failed)} of {len(cells)} cells failed; run the study again to retry them")
@@ -290,6 +292,8 @@ def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict
     variants: dict[str, list[dict[str, Any]]] = {}
     references: dict[str, str] = {}
     for cell in cells:
+        if cell.key not in kept:
+            continue
         directory, metrics = kept[cell.key]
         for system in ("uepp", *cell.also):
             row = _ROW_NAMES[system].format(cell.variant)
