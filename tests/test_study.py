@@ -21,6 +21,7 @@ from uepp.artifacts import write_json
 from uepp.config import load_config, shipped_studies
 from uepp.data import marketplace
 from uepp.errors import InputError
+from uepp.evaluation.systems import OPPONENTS, needs_tuned_bm25
 from uepp.study import running
 
 QUIET = Console(quiet=True)
@@ -138,6 +139,22 @@ def test_an_encoder_that_is_brought_along_counts_by_its_content(data: Path, tmp_
     assert keys[0] == keys[2] != keys[1]
 
 
+def test_a_preset_counts_by_its_content(data: Path, tmp_path: Path) -> None:
+    """A folder that was filled anew gave the same keys, so that cells of the old encoder were shown for it."""
+    preset = tmp_path / "t5"
+    preset.mkdir()
+    variants = {"v": {"model": {"product_encoders": ["tokens", "text"]}, "text": {"encoder": "mine"}}}
+    encoders = {"mine": {"settings": {"pretraining": {"preset": str(preset)}}}}
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders))
+    keys = []
+    for content in ("one", "two", "one"):
+        (preset / "model.weights.h5").write_text(content)
+        (encoder,) = study.encoders_of(read, tmp_path, data, [])
+        keys.append((encoder.key, study.cells_of(read, tmp_path, data, [], [])[0].key))
+    assert keys[0] == keys[2]
+    assert not set(keys[0]) & set(keys[1])
+
+
 def test_bm25_with_written_queries_is_of_the_cells_that_have_some(data: Path, tmp_path: Path) -> None:
     text = {"model": {"product_encoders": ["tokens", "text"]}}
     variants = {"none": {}, "silent": {**text, "text": {"encoder": "t5"}}, "wrote": {**text, "text": {"encoder": "w"}}}
@@ -146,6 +163,34 @@ def test_bm25_with_written_queries_is_of_the_cells_that_have_some(data: Path, tm
     read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], encoders=encoders, also=also))
     cells = study.cells_of(read, tmp_path, data, [], [])
     assert [cell.also for cell in cells] == [("fusion",), ("fusion",), ("fusion", "bm25_expanded")]
+
+
+def test_what_is_told_less_is_of_the_cells_that_read_more(data: Path, tmp_path: Path) -> None:
+    """A cell was trained and exported before it failed, since its query tower reads the query alone."""
+    reads = {"query": ["tokens"], "place": ["tokens", "location"], "all": ["tokens", "location", "history"]}
+    variants = {name: {"model": {"query_encoders": encoders}} for name, encoders in reads.items()}
+    also = ["uepp_query", "uepp_place", "fusion"]
+    read = study.load_study(written(tmp_path / "s.yaml", variants=variants, seeds=[1], also=also))
+    cells = study.cells_of(read, tmp_path, data, [], [])
+    assert [cell.also for cell in cells] == [("fusion",), ("uepp_query", "fusion"), tuple(also)]
+
+
+def test_bm25_is_tuned_only_where_its_settings_are_read() -> None:
+    reading = {name for name in (*OPPONENTS, "uepp") if needs_tuned_bm25(name)}
+    assert {"bm25", "fusion", "bm25_quality", "bm25_expanded"} <= reading
+    assert not reading & {"uepp", "uepp_boost", "uepp_query", "uepp_place", "random_walk", "popularity"}
+
+
+def test_a_run_that_a_kill_left_beside_its_figures_is_removed(data: Path, tmp_path: Path) -> None:
+    read = study.load_study(written(tmp_path / "s.yaml", variants={"v": {}}, seeds=[1], against=[]))
+    (cell,) = study.cells_of(read, tmp_path, data, [], [])
+    directory = tmp_path / "cells" / cell.name
+    windows = {window: {"systems": {"uepp": scores(0.25, None)}} for window in ("selection", "report")}
+    write_json(directory / "metrics.json", {**windows, "seconds": {"train": 1.0}})
+    write_json(directory / "run" / "checkpoints" / "large.json", {})
+    results = study.run_study("s", read, [cell], tmp_path, QUIET)
+    assert results["variants"]["v"][0]["report"]["all"]["recall@10"] == 0.25
+    assert [path.name for path in directory.iterdir()] == ["metrics.json"]
 
 
 def test_a_cell_that_another_process_makes_is_waited_for(data: Path, tmp_path: Path) -> None:
@@ -268,6 +313,11 @@ def test_shipped_studies_are_of_distinct_cells(name: str, data: Path, tmp_path: 
         ("variants: {a: {}}\nseeds: [one]", "seeds.0: .*integer"),
         ("variants: [", "not valid YAML"),
         ("variants: {a: {}}\nreferences: [b]", "references: .*b is not one of the variants"),
+        ("variants: {a: {}}\nalso: [fusion, uepp_boost, fusion]", "also: .*fusion is there a second time"),
+        ("variants: {a: {}}\nseeds: [1, 1]", "seeds: .*1 is there a second time"),
+        ("variants: {a: {}}\ncolumns: {x: [tial, recall@100]}", "columns: .*tial is no slice; slices are all, head, "),
+        ("variants: {a: {}}\ncolumns: {x: [tail, recal@100]}", "columns: .*recal@100 is no measure; .* recall@K, "),
+        ("variants: {a: {}}\ncolumns: {x: [locality, p50]}", "columns: .*p50 is not measured of locality, but dist"),
         ("variants: {a: {}}\nagainst: [bm25, fusion]", "against: fusion is made of a run, .* put it in also"),
     ],
 )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from uepp.evaluation.locality import FirstResults, Places
+from uepp.evaluation.locality import FIGURES, FirstResults, Places
 from uepp.evaluation.measures import daily, measure, measure_names
 from uepp.evaluation.recall import report, without_nan
 from uepp.evaluation.requests import Judgments, Requests, Targets
 from uepp.evaluation.segments import Segments
-from uepp.evaluation.slices import Slices, slices_of
+from uepp.evaluation.slices import NAMES, Slices, slices_of
 from uepp.evaluation.table import headline, markdown, print_table
 from uepp.features.requests import RawRequests
 
@@ -126,7 +126,7 @@ KEPT = {
 def test_every_slice_is_that_of_a_loop() -> None:
     case = Case()
     slices = case.slices()
-    assert list(slices.by_name) == [*CUTS, *KEPT]
+    assert list(slices.by_name) == [*CUTS, *KEPT] == list(NAMES[:-1])
     measured = measure(case.systems[0], case.requests, slices, KS)
     seen = set()
     for name, part in slices.by_name.items():
@@ -155,6 +155,7 @@ def test_the_first_results_of_every_request_are_looked_at() -> None:
     ranked = [[p for p in case.rankings[0][q] if p < seen] for q, seen in zip(case.requests.queries, SEEN, strict=True)]
     assert measured.locality["num_results"] == sum(min(len(products), 3) for products in ranked)
     assert measured.locality["own_country_share"] == 1.0
+    assert tuple(measured.locality) == FIGURES
     assert measure(case.systems[0], case.requests, case.slices(), KS).locality == {}
 
 

@@ -9,6 +9,8 @@ import pyarrow as pa
 from uepp.features.distance import bearing, distance_km
 
 PERCENTILES = (50, 90, 98)
+FIGURES = (*(f"distance_km_p{percentile}" for percentile in PERCENTILES), "own_country_share", "num_results")
+"""Names in `FirstResults.figures`."""
 """The paper gives the 98th."""
 
 

@@ -6,10 +6,16 @@ from typing import Any
 import numpy as np
 
 from uepp.evaluation.requests import Judgments, Requests, Targets
-from uepp.evaluation.segments import NAMES, Segments
+from uepp.evaluation.segments import NAMES as SEGMENTS
+from uepp.evaluation.segments import Segments
 from uepp.features.text import query_numbers
 
 ALL, JUDGED = "all", "judged"
+NAMES = (
+    ALL, *SEGMENTS, "signed_in", "anonymous", "with_history", "without_history", "non_repeat", "repeat", "new_products",
+    "domestic", "foreign", JUDGED,
+)  # fmt: skip
+"""All that there may be, see `slices_of`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def slices_of(
         gains = np.maximum(judgments.grades, 0.0)
         wanted[JUDGED] = Wanted(judgments.pairs, np.arange(len(gains)), gains)
     of_requests: dict[str, Any] = {ALL: np.ones(len(requests), bool)}
-    of_requests |= {name: segments.labels == name for name in NAMES}
+    of_requests |= {name: segments.labels == name for name in SEGMENTS}
     of_requests |= {"signed_in": requests.is_signed_in, "anonymous": ~requests.is_signed_in}
     of_requests |= {"with_history": requests.has_history, "without_history": ~requests.has_history}
     query = query_numbers(requests.queries)

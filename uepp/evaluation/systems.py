@@ -4,7 +4,7 @@ One interface for all: `SYSTEMS[name].fit(known)` learns from what was known bef
 answers requests. A new baseline is a class with `rank` and a row here; `--against`, studies and tables then know it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -189,15 +189,25 @@ def _without_ranker(known: Known) -> str | None:
     return None
 
 
+def told_less(query_encoders: Sequence[str]) -> set[str]:
+    """Which of `uepp_query` and `uepp_place` differ from the towers themselves, by `model.query_encoders`."""
+    read = {"location", "history"} & set(query_encoders)
+    return {"uepp_query", "uepp_place"} if len(read) == 2 else {"uepp_query"} if read else set()
+
+
+def needs_tuned_bm25(name: str) -> bool:
+    """Whether a system reads the settings of BM25 that an export tunes."""
+    return name == "fusion" or name.startswith("bm25")
+
+
 def _impersonal(known: Known) -> str | None:
-    read = known.config.model.query_encoders
-    if "location" in read or "history" in read:
+    if "uepp_query" in told_less(known.config.model.query_encoders):
         return None
     return f"{known.export}: the query tower reads the query alone (model.query_encoders), as uepp itself does"
 
 
 def _without_place(known: Known) -> str | None:
-    if {"location", "history"} <= set(known.config.model.query_encoders):
+    if "uepp_place" in told_less(known.config.model.query_encoders):
         return None
     return f"{known.export}: the query tower reads no place, or nothing besides (model.query_encoders)"
 

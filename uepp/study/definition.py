@@ -12,7 +12,10 @@ from uepp.artifacts import MANIFEST, file_digests, fingerprint, read_json, sha25
 from uepp.config import Config, Given, load_config, locate, merge_settings, read_yaml
 from uepp.data.schema import read_dataset_facts
 from uepp.errors import InputError
-from uepp.evaluation.systems import check_opponents
+from uepp.evaluation.locality import FIGURES as LOCALITY
+from uepp.evaluation.measures import MEASURES
+from uepp.evaluation.slices import NAMES as SLICES
+from uepp.evaluation.systems import check_opponents, told_less
 from uepp.runs.directory import data_directory, data_path
 
 _OF_A_RUN = ("uepp_boost", "uepp_rerank", "uepp_query", "uepp_place", "fusion", "bm25_expanded")
@@ -42,8 +45,9 @@ class Study(BaseModel):
         settings: what all variants change of it.
         seeds: of training, each a cell of every variant.
         against: opponents, evaluated once.
-        also: systems that are made of a cell's towers, and evaluated in every cell; `bm25_expanded` in those whose text
-            encoder, one of the study's own, has written queries.
+        also: systems that are made of a cell's towers, and evaluated in every cell that can have them: `bm25_expanded`
+            where its text encoder, one of the study's own, has written queries, `uepp_query` and `uepp_place` where the
+            query tower reads more than that.
         columns: further columns of the table: its heading, and the slice (or `locality`) and the measure of the report
             window.
         encoders: text encoders by name, each made once a data set; a variant takes one by its name in `text.encoder`.
@@ -65,6 +69,27 @@ class Study(BaseModel):
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     references: tuple[str, ...] = ()
     _file: str = PrivateAttr("study")
+
+    @field_validator("seeds", "against", "also")
+    @classmethod
+    def _are_there_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        again = [value for place, value in enumerate(values) if value in values[:place]]
+        if again:
+            raise ValueError(f"{again[0]} is there a second time")
+        return values
+
+    @field_validator("columns")
+    @classmethod
+    def _are_measured(cls, columns: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+        for part, measure in columns.values():
+            if part not in (*SLICES, "locality"):
+                raise ValueError(f"{part} is no slice; slices are {', '.join(SLICES)} and locality")
+            if part == "locality" and measure not in LOCALITY:
+                raise ValueError(f"{measure} is not measured of locality, but {', '.join(LOCALITY)}")
+            name, _, k = measure.partition("@")
+            if part != "locality" and (name not in MEASURES or not k.isdecimal()):
+                raise ValueError(f"{measure} is no measure; measures are {', '.join(f'{one}@K' for one in MEASURES)}")
+        return columns
 
     @field_validator("references")
     @classmethod
@@ -181,9 +206,8 @@ def encoders_of(
         config = _placed(study.config, given, out, data)
         made_of = config.model_dump(mode="json", include={"pretraining", "text", "data"})
         del made_of["data"]["path"]
-        is_folder = encoder.source is not None and Path(encoder.source).is_dir()
-        source = file_digests(Path(encoder.source or "")) if is_folder else encoder.source
-        key = fingerprint("encoder", source, made_of, digests.of(config), uepp.__version__)
+        made_of["pretraining"]["preset"] = _content(config.pretraining.preset)
+        key = fingerprint("encoder", _content(encoder.source), made_of, digests.of(config), uepp.__version__)
         cells.append(EncoderCell(name, encoder.source, config, key))
     return cells
 
@@ -212,7 +236,7 @@ def cells_of(
     digests = digests or Digests()
     encoders = {encoder.name: encoder for encoder in encoders_of(study, out, data, variants, digests)}
     cells = []
-    for seed in seeds or study.seeds:
+    for seed in dict.fromkeys(seeds or study.seeds):
         for name in _chosen(study, variants):
             base, given = _settings_of(study, name)
             encoder = encoders.get(_encoder_name(study, name) or "")
@@ -222,7 +246,7 @@ def cells_of(
             given.append(Given("--seeds", seeded) if seeds else study.says("seeds", seeded))
             config = _placed(base, given, out, data)
             key = cell_key(config, digests.of(config), None if encoder is None else encoder.key)
-            also = tuple(system for system in study.also if system != "bm25_expanded" or _has_written(encoder))
+            also = tuple(system for system in study.also if _can_have(system, config, encoder))
             cells.append(Cell(name, seed, config, digests.of(config), key, also))
     return cells
 
@@ -254,7 +278,7 @@ def _chosen(study: Study, variants: Sequence[str]) -> list[str]:
     for name in variants:
         if name not in study.variants:
             raise InputError(f"--only {name}: no such variant; the study has {', '.join(study.variants)}")
-    return list(variants or study.variants)
+    return list(dict.fromkeys(variants or study.variants))
 
 
 def _settings_of(study: Study, variant: str) -> tuple[str, list[Given]]:
@@ -271,9 +295,16 @@ def _encoder_name(study: Study, variant: str) -> str | None:
     return name if name in study.encoders else None
 
 
-def _has_written(encoder: EncoderCell | None) -> bool:
-    """Whether queries come with a text encoder."""
-    return encoder is not None and encoder.source is None and encoder.config.pretraining.generated_queries > 0
+def _content(source: str | None) -> Any:
+    """What an encoder starts from: a folder by its files, wherever it lies; a published one by its name."""
+    return file_digests(Path(source)) if source is not None and Path(source).is_dir() else source
+
+
+def _can_have(system: str, config: Config, encoder: EncoderCell | None) -> bool:
+    """Whether a cell can have one of `also`, which would else be known only after its training."""
+    if system == "bm25_expanded":
+        return encoder is not None and encoder.source is None and encoder.config.pretraining.generated_queries > 0
+    return system not in ("uepp_query", "uepp_place") or system in told_less(config.model.query_encoders)
 
 
 def _has_data(study: Study, variant: str, out: Path, data: Path | None) -> bool:

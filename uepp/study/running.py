@@ -15,7 +15,7 @@ import uepp
 from uepp.artifacts import MANIFEST, atomic_file, fingerprint, read_json, write_json
 from uepp.config import Config, TextConfig, load_config, save_config
 from uepp.errors import InputError
-from uepp.evaluation.systems import LABELS
+from uepp.evaluation.systems import LABELS, needs_tuned_bm25
 from uepp.runs.directory import made_alone, read_costs
 from uepp.runs.processes import Task, run_all, run_one
 from uepp.study.definition import Cell, EncoderCell, Study, cell_key
@@ -60,6 +60,7 @@ def make_encoders(encoders: Sequence[EncoderCell], out: Path, console: Console) 
     for encoder in encoders:
         directory = out / "cells" / encoder.key
         if (directory / "encoder" / MANIFEST).is_file():
+            _remove_run(directory)
             continue
         console.print(f"  text encoder {encoder.name} …", highlight=False, markup=False)
         begin = time.perf_counter()
@@ -173,7 +174,7 @@ def _make_encoder(settings: str, directory: Path, source: str | None, console: C
             metrics = ended.metrics
         write_json(directory / _METRICS, {**metrics, "total_seconds": time.perf_counter() - begin})
         (run_dir / "encoder").rename(directory / "encoder")
-        shutil.rmtree(run_dir)
+        _remove_run(directory)
 
 
 def _kept(cells: Sequence[Cell], folder: Path) -> dict[str, Kept]:
@@ -183,9 +184,15 @@ def _kept(cells: Sequence[Cell], folder: Path) -> dict[str, Kept]:
         for path in sorted(folder.glob(f"{cell.key}*/{_METRICS}")):
             metrics = read_json(path)
             if {"uepp", *cell.also} <= metrics["report"]["systems"].keys():
+                _remove_run(path.parent)
                 found[cell.key] = Kept(path.parent, metrics)
                 break
     return found
+
+
+def _remove_run(directory: Path) -> None:
+    """Of a cell whose figures are there; a process that was killed before it did so left it, gigabytes maybe."""
+    shutil.rmtree(directory / "run", ignore_errors=True)  # whoever is first, of several studies
 
 
 def _run_cell(settings: str, directory: Path, against: Sequence[str], console: Console) -> None:
@@ -194,7 +201,8 @@ def _run_cell(settings: str, directory: Path, against: Sequence[str], console: C
     Args:
         settings: the configuration as JSON.
         directory: of the cell; `metrics.json` is written last.
-        against: other systems; BM25 is tuned only if there are any, and the run is boosted where it is among them.
+        against: other systems; BM25 is tuned only where one reads its settings, and the run is boosted where it is
+            among them.
         console: for progress.
     """
     with made_alone(directory, console):
@@ -219,7 +227,7 @@ def _measure_cell(config: Config, directory: Path, against: Sequence[str], conso
         nonlocal clock
         seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
 
-    pipeline.export(run_dir, console, tune=bool(against))
+    pipeline.export(run_dir, console, tune=any(map(needs_tuned_bm25, against)))
     lap("export")
     others = list(against)
     if _BOOSTED in against:
@@ -239,7 +247,7 @@ def _measure_cell(config: Config, directory: Path, against: Sequence[str], conso
     peak = read_costs(run_dir)["peak_memory_bytes"]
     save_config(config, directory / "config.yaml")
     write_json(directory / _METRICS, {**windows, "seconds": seconds, "peak_memory_bytes": peak})
-    shutil.rmtree(run_dir)
+    _remove_run(directory)
 
 
 def _step_seconds(run_dir: Path) -> float:
@@ -281,6 +289,7 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
         if not path.is_file():
             console.print("  opponents …", highlight=False)
             run_one(_task(folder / key, _run_cell, config.model_dump_json(), folder / key, study.against))
+        _remove_run(folder / key)
         metrics = read_json(path)
         for name in study.against:
             row = name if len(of_data) == 1 else f"{LABELS[name]}, data of {cell.variant}"
