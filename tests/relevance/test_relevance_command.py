@@ -14,9 +14,10 @@ import tensorflow as tf
 import text_encoders
 from commands import Call
 
-from uepp.artifacts import check_manifest, read_json, write_json
+from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
 from uepp.data.marketplace import generate
-from uepp.relevance.bi_encoder import trained_on
+from uepp.errors import InputError
+from uepp.relevance.bi_encoder import check_bi_encoder, trained_on
 from uepp.relevance.measures import pair_auroc
 from uepp.relevance.part_pairs import PartPairs
 
@@ -277,6 +278,23 @@ def test_towers_were_trained_on_the_queries_of_a_longer_window_than_their_graphs
         found = trained_on(str(tmp_path), ["red lamp", "blue mug", "ring"])
         assert found is not None
         assert found.tolist() == [True, is_known, False]
+
+
+def test_damaged_towers_guide_no_sampling(tmp_path: Path) -> None:
+    """Altered vectors guided it without a word, and a damaged tower ended in TensorFlow's traceback."""
+    export = tmp_path / "export"
+    (export / "vectors").mkdir(parents=True)
+    np.save(export / "vectors" / "part-00000.npy", np.eye(3, dtype=np.float32))
+    write_manifest(export, run_id="towers")
+    known = check_bi_encoder(str(tmp_path))
+    np.save(export / "vectors" / "part-00000.npy", np.eye(3, dtype=np.float32)[::-1])
+    with pytest.raises(InputError, match=r"part-00000.npy: differs from its SHA-256"):
+        check_bi_encoder(str(tmp_path))
+    np.save(export / "vectors" / "part-00000.npy", np.eye(3, dtype=np.float32))
+    assert check_bi_encoder(str(tmp_path)) == known
+    shutil.rmtree(export / "vectors")
+    with pytest.raises(InputError, match=r"part-00000.npy: listed in manifest.json but missing"):
+        check_bi_encoder(str(tmp_path))
 
 
 def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from rich.progress import track
 
-from uepp.artifacts import MANIFEST, fingerprint, read_json
+from uepp.artifacts import MANIFEST, check_manifest, fingerprint, read_json
 from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.features.requests import RawRequests
@@ -51,7 +51,7 @@ def check_bi_encoder(source: str) -> str:
     """What a bi-encoder is known by: a name or a digest of its content.
 
     Raises:
-        InputError: it is none of the three.
+        InputError: it is none of the three, or a file differs from its manifest.
     """
     if source == MINILM:
         locate(MINILM, _OPTION)
@@ -61,7 +61,7 @@ def check_bi_encoder(source: str) -> str:
         check_text_encoder(path)
         return fingerprint(read_json(path / MANIFEST))
     if (path / "export" / MANIFEST).is_file():
-        return fingerprint(read_json(path / "export" / MANIFEST))
+        return fingerprint(check_manifest(path / "export"))
     raise InputError(f"{_OPTION} {source!r}: must be {MINILM}, a text encoder (uepp pretrain), or an exported run")
 
 
@@ -73,7 +73,7 @@ def embed_pairs(source: str, pairs: TextPairs) -> Embeddings:
         pairs: texts; a run's towers know products by id.
 
     Raises:
-        InputError: it is none of the three, or the run's export lacks a product.
+        InputError: what `check_bi_encoder` refuses, or the run's export lacks a product.
     """
     check_bi_encoder(source)
     if (Path(source) / "export" / MANIFEST).is_file():
