@@ -247,6 +247,23 @@ def test_a_cross_encoder_without_a_record_is_unknown(tmp_path: Path, call: Call)
     assert {one["num_left_out"] for one in about["requests"].values()} == {0}
 
 
+def test_what_stands_behind_the_ranked_products_is_measured_too(run: Path, call: Call) -> None:
+    """Lists ended at `--top`: NDCG@10 and @20, the choice of the ranker too, were of searches that give no more."""
+    whole, part = (call("relevance", "rank", run, "--top", top, "--json").json for top in (TOP, 5))
+    assert part["listed_share"]["report"] < 1, "purchases stand behind the first five"
+    assert part["held_out"]["retrieval"] == whole["held_out"]["retrieval"]
+    retrieval, ranker = (part["systems"][name]["all"] for name in ("retrieval", "ranker"))
+    for k in (5, 10, 20):
+        for name in (f"ndcg@{k}", f"precision@{k}", f"recall@{k}"):
+            assert retrieval[name] == pytest.approx(whole["systems"]["retrieval"]["all"][name])
+    assert {"auc@5", "mrr@5"} <= retrieval.keys()
+    for name in ("recall@5", "recall@20"):
+        assert ranker[name] == pytest.approx(retrieval[name]), "the first five are the same ones in another order"
+    assert part["chosen"] == "ranker"
+    found = call("evaluate", run, "--against", "uepp_rerank", "--json").json["systems"]["uepp_rerank"]["all"]
+    assert found["ndcg@5"] == pytest.approx(ranker["ndcg@5"])
+
+
 def test_a_column_of_any_name_is_ranked_by_and_served(tmp_path: Path, call: Call) -> None:
     """`rank` published a model that search then refused, since LightGBM had taken the blank out of the name."""
     run = write_run(tmp_path / "run", by_price=False, quality="quality_star rating")

@@ -38,26 +38,28 @@ def make() -> tuple[Requests, Slices, np.ndarray]:
     return requests, slices_of(requests, Segments(labels, "by hand")), shuffled
 
 
-def oracle(ranking: list[int], wanted: list[int]) -> dict[str, float]:
+def oracle(ranking: list[int], wanted: list[int], top: int) -> dict[str, float]:
     found = [product for product in ranking if product >= 0]
     places = [found.index(product) for product in wanted if product in found]
-    values = {f"mrr@{WIDTH}": 1 / (1 + min(places)) if places else 0.0}
+    ranked = [place for place in places if place < top]
+    values = {f"mrr@{top}": 1 / (1 + min(ranked)) if ranked else 0.0}
     for k in KS:
         hits = [place for place in places if place < k]
         ideal = sum(1 / math.log2(2 + place) for place in range(min(k, len(wanted))))
         values[f"ndcg@{k}"] = sum(1 / math.log2(2 + place) for place in hits) / ideal
         values[f"precision@{k}"] = len(hits) / k
-    for k in (*KS, WIDTH):
+    for k in (*KS, top):
         values[f"recall@{k}"] = sum(place < k for place in places) / len(wanted)
-    others = [place for place in range(len(found)) if place not in places]
-    pairs = [place < other for place in places for other in others]
-    values[f"auc@{WIDTH}"] = sum(pairs) / len(pairs) if pairs else math.nan
+    others = [place for place in range(min(top, len(found))) if place not in places]
+    pairs = [place < other for place in ranked for other in others]
+    values[f"auc@{top}"] = sum(pairs) / len(pairs) if pairs else math.nan
     return values
 
 
-def test_measures_are_those_of_the_definitions() -> None:
+@pytest.mark.parametrize("top", [2, 4, WIDTH])
+def test_measures_are_those_of_the_definitions(top: int) -> None:
     requests, slices, ranking = make()
-    measured = measure_lists(ranking, requests, slices, KS)
+    measured = measure_lists(ranking, requests, slices, KS, top)
     is_new = ~requests.is_repeat
     num_nan = 0
     for name, is_wanted in (("all", np.ones_like(is_new)), ("non_repeat", is_new)):
@@ -66,12 +68,12 @@ def test_measures_are_those_of_the_definitions() -> None:
             wanted = requests.targets.product_index[is_own].tolist()
             values = {key: column[row] for key, column in measured.values[name].items()}
             if wanted:
-                assert values == pytest.approx(oracle(ranking[row].tolist(), wanted), nan_ok=True)
-                num_nan += math.isnan(values[f"auc@{WIDTH}"])
+                assert values == pytest.approx(oracle(ranking[row].tolist(), wanted, top), nan_ok=True)
+                num_nan += math.isnan(values[f"auc@{top}"])
             else:
                 assert all(math.isnan(value) for value in values.values())
     assert num_nan, "there are requests whose purchases were not found"
-    assert list(measured.values["all"])[: len(measure_names(KS, WIDTH))] == measure_names(KS, WIDTH)
+    assert list(measured.values["all"])[: len(measure_names(KS, top))] == measure_names(KS, top)
 
 
 def test_what_both_have_is_what_an_evaluation_measures() -> None:
@@ -82,7 +84,7 @@ def test_what_both_have_is_what_an_evaluation_measures() -> None:
         def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
             return np.stack([by_query[query] for query in requests.queries])
 
-    ours = measure_lists(ranking, requests, slices, KS)
+    ours = measure_lists(ranking, requests, slices, KS, WIDTH)
     theirs = measure(Fixed(), requests, slices, (*KS, WIDTH))
     for name, values in ours.values.items():
         both = values.keys() & theirs.values[name].keys()
@@ -97,7 +99,7 @@ def test_the_order_alone_changes_auc_and_not_recall_of_all() -> None:
     for row, products in enumerate(best):
         wanted = set(requests.targets.product_index[requests.targets.request == row].tolist())
         best[row] = sorted(products.tolist(), key=lambda product: (product < 0, product not in wanted))
-    before, after = (measure_lists(one, requests, slices, KS).values["all"] for one in (ranking, best))
+    before, after = (measure_lists(one, requests, slices, KS, WIDTH).values["all"] for one in (ranking, best))
     np.testing.assert_array_equal(before[f"recall@{WIDTH}"], after[f"recall@{WIDTH}"])
     assert set(after[f"auc@{WIDTH}"][~np.isnan(after[f"auc@{WIDTH}"])]) == {1.0}
     assert np.nanmean(before[f"auc@{WIDTH}"]) < 0.8

@@ -57,7 +57,8 @@ class _Found(NamedTuple):
     Attributes:
         requests: R.
         asked: what the ranker reads of them.
-        rows: product indexes int64 [R, K]; -1: fewer were found.
+        rows: product indexes int64 [R, K] of what is ranked; -1: fewer were found.
+        behind: the same of what a search gives after them, as far as is measured, int64 [R, B].
         similarities: float32 [R, K].
         is_bought: bool [R, K].
         num_left_out: requests of the window that are not among these.
@@ -66,13 +67,20 @@ class _Found(NamedTuple):
     requests: Requests
     asked: Asked
     rows: np.ndarray
+    behind: np.ndarray
     similarities: np.ndarray
     is_bought: np.ndarray
     num_left_out: int
 
+    @property
+    def retrieved(self) -> np.ndarray:
+        """What a search without a ranker gives, int64 [R, K + B]."""
+        return np.concatenate([self.rows, self.behind], axis=1)
+
     def ranked(self, scores: np.ndarray) -> np.ndarray:
-        """The lists in the order of scores [R, K]."""
-        return np.take_along_axis(self.rows, by_scores(scores, self.rows >= 0), axis=1)
+        """What a search gives that orders the lists by scores [R, K], int64 [R, K + B]."""
+        first = np.take_along_axis(self.rows, by_scores(scores, self.rows >= 0), axis=1)
+        return np.concatenate([first, self.behind], axis=1)
 
     def ndcg(self, ranking: np.ndarray) -> np.ndarray:
         """NDCG@10 of each request, float64 [R]."""
@@ -204,14 +212,15 @@ def rank(
     }
     if len(reported.rows):
         with announced(console, "report"):
-            rankings = {RETRIEVAL: reported.rows}
+            rankings = {RETRIEVAL: reported.retrieved}
             for kind, ranker in rankers.items():
                 matrix = features.matrix(reported.asked, reported.rows, scores[kind][1])
                 rankings[SYSTEMS[kind]] = reported.ranked(ranker.scores(matrix))
             segments = assign_segments(reported.requests.queries, export_dir, config.evaluation.segments)
             slices = slices_of(reported.requests, segments)
             measured = {
-                name: measure_lists(ranking, reported.requests, slices, KS) for name, ranking in rankings.items()
+                name: measure_lists(ranking, reported.requests, slices, KS, config.ranker.top)
+                for name, ranking in rankings.items()
             }
             result |= _figures(measured, slices, reported.requests)
     result = without_nan(result)
@@ -279,25 +288,27 @@ def _find(
     features: RankingFeatures,
     seen: Collection[str],
 ) -> _Found:
-    """The first `top` that exact search gives to requests, from the catalogue as of their day.
+    """The first `top` that exact search gives to requests, from the catalogue as of their day, and what is behind them.
 
     Requests whose query's key is in `seen` are left out.
     """
     is_new = [key not in seen for key in query_keys(asked.queries)]
     requests = asked.take(np.flatnonzero(is_new))
-    rows = np.full((len(requests), top), -1, np.int64)
+    found = np.full((len(requests), max(top, *KS)), -1, np.int64)
+    rows, behind = found[:, :top], found[:, top:]
     similarities = np.full(rows.shape, -np.inf, np.float32)
     if len(requests):
         queries = towers.embed(requests.raw)
         for num_products in np.unique(requests.num_products).tolist():
             part = requests.num_products == num_products
-            rows[part] = towers.search(queries[part], top, num_products)
+            found[part] = towers.search(queries[part], found.shape[1], num_products)
         similarities = ProductVectors.open(export_dir).similarities(queries, rows)
     is_bought = np.zeros(rows.shape, bool)
     targets = requests.targets
     np.logical_or.at(is_bought, targets.request, rows[targets.request] == targets.product_index[:, np.newaxis])
+    is_bought &= rows >= 0
     num_left_out = len(asked) - len(requests)
-    return _Found(requests, features.asked(requests.raw), rows, similarities, is_bought & (rows >= 0), num_left_out)
+    return _Found(requests, features.asked(requests.raw), rows, behind, similarities, is_bought, num_left_out)
 
 
 def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[str, dict[str, Any]], Relevance | None]:
@@ -306,7 +317,7 @@ def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[
     Surely: by the 95% interval of the difference and the paired test, since a ranker costs time in every search.
     """
     day, query = selection.requests.day, query_numbers(selection.requests.queries)
-    before = selection.ndcg(selection.rows)
+    before = selection.ndcg(selection.retrieved)
     figures: dict[str, dict[str, Any]] = {RETRIEVAL: {f"ndcg@{_CHOSEN_AT}": mean_over_days(before, day)}}
     ahead: dict[Relevance, float] = {}
     for kind, one in trained.items():
