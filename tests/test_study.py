@@ -475,3 +475,12 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
         "| other | plain | 2 | +.025 ± .106 | "
     )
     assert not any(line.startswith("| alone | plain") for line in lines)
+
+
+def test_what_a_study_says_is_text() -> None:
+    one = {"seed": 1, "seconds": {}, "report": scores(0.5, 0.5), "selection": scores(0.5, 0.5)}
+    results = {"description": "groups [tags] and [title]", "columns": {"[new]": ["tail", "recall@100"]}}
+    console = Console(width=300)
+    with console.capture() as capture:
+        study.print_study(results | {"variants": {"[bold]v": [one]}}, console)
+    assert all(text in capture.get() for text in ("groups [tags] and [title]", "[new]", "[bold]v"))

@@ -167,9 +167,9 @@ def print_study(results: dict[str, Any], console: Console) -> None:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, caption: str) -> Table:
-    table = Table(title=title, caption=caption)
+    table = Table(title=None if title is None else Text(title, "table.title"), caption=caption)
     for heading in head:
-        table.add_column(heading, justify="left" if heading in {"variant", "less"} else "right")
+        table.add_column(Text(heading), justify="left" if heading in {"variant", "less"} else "right")
     for row in rows:
         table.add_row(*(Text(text) for text in row))
     return table
