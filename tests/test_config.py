@@ -229,6 +229,12 @@ def test_the_message_names_the_file(tmp_path: Path) -> None:
     assert "greater than or equal to 1" in message
 
 
+@pytest.mark.parametrize("setting", ["ranker.top=10001", "ranker.num_leaves=131073"])
+def test_what_lightgbm_cannot_do_is_refused(setting: str) -> None:
+    """It ended in LightGBM's traceback, after everything was found."""
+    assert "input should be less than or equal to" in refused(overrides=[setting])
+
+
 @pytest.mark.parametrize(
     ("setting", "attribute", "expected"),
     [

@@ -352,7 +352,8 @@ def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--top", "1"), "--top 1: must be at least 2"),
+        (("--top", "1"), "--top: ranker.top = 1: input should be greater than or equal to 2"),
+        (("--top", "10001"), "--top: ranker.top = 10001: input should be less than or equal to 10000"),
         (("--top", "20", "--off"), "--off: takes the ranker away; leave out --cross-encoder and --top"),
         (("--cross-encoder", "nowhere"), "nowhere: no saved_model.pb there; a cross-encoder is a SavedModel"),
     ],

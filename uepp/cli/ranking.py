@@ -46,8 +46,6 @@ def rank(
     """
     if off and (cross_encoder is not None or top is not None):
         raise InputError("--off: takes the ranker away; leave out --cross-encoder and --top")
-    if top is not None and top < 2:
-        raise InputError(f"--top {top}: must be at least 2")
     with working():
         from uepp.pipeline.ranking import rank as train
         from uepp.pipeline.ranking import unrank

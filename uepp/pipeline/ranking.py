@@ -9,7 +9,7 @@ from rich.console import Console
 
 import uepp
 from uepp.artifacts import MANIFEST, read_json, write_json
-from uepp.config import load_config
+from uepp.config import Given, load_config
 from uepp.errors import InputError
 from uepp.evaluation.baselines import Towers
 from uepp.evaluation.measures import Measured
@@ -115,7 +115,7 @@ def rank(
     """
     config = read_run(run_dir)[0]
     if top is not None:
-        config = load_config(str(run_dir / "config.yaml"), [f"ranker.top={top}"])
+        config = load_config(str(run_dir / "config.yaml"), given=[Given("--top", {"ranker": {"top": top}})])
     load_lightgbm()
     export_dir = open_export(run_dir)
     refuse_refreshed(export_dir, "uepp relevance rank, which trains on the run's own requests,")
