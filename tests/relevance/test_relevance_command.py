@@ -297,6 +297,23 @@ def test_damaged_towers_guide_no_sampling(tmp_path: Path) -> None:
         check_bi_encoder(str(tmp_path))
 
 
+def test_damaged_vectors_of_a_run_are_refused(finished: Path, tmp_path: Path, call: Call) -> None:
+    """They ended in NumPy's traceback; what is deleted is made again."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    queries, products = (run / "bi_encoder" / f"{name}.npy" for name in ("queries", "products"))
+    whole = queries.read_bytes()
+    for content in (b"", b"vectors", whole[:-8], products.read_bytes()):
+        queries.write_bytes(content)
+        assert "queries.npy: missing, damaged or of other texts; delete" in call("relevance", "evaluate", run).error
+    queries.unlink()
+    assert "queries.npy: missing, damaged" in call("relevance", "cases", run).error
+    queries.write_bytes(whole)
+    np.save(run / "bi_encoder" / "is_trained.npy", np.ones(3, bool))
+    assert "is_trained.npy: missing, damaged" in call("relevance", "evaluate", run).error
+    shutil.rmtree(run / "bi_encoder")
+    assert call("relevance", "evaluate", run, "--json").json == read_json(finished / "metrics.json")
+
+
 def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:
     before = read_json(finished / "metrics.json")
     again = call("relevance", "train", "--run", finished, "--resume", "--json").json

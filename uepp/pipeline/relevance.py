@@ -40,7 +40,7 @@ from uepp.runs.directory import (
 from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
 
 COMMAND = "relevance train"
-_IS_TRAINED = "is_trained.npy"
+_QUERIES, _PRODUCTS, _IS_TRAINED = "queries.npy", "products.npy", "is_trained.npy"
 _FREE = ("max_steps", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints")
 
 
@@ -159,7 +159,8 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
         systems = {"cross_encoder": _measures(scores, gains, query)}
         bi_encoder: dict[str, Any] | None = None
         if config.relevance.bi_encoder is not None:
-            cosines, is_trained = _cosines(embeddings, query, product), read_trained(run_dir / "bi_encoder")
+            folder = run_dir / "bi_encoder"
+            cosines, is_trained = _cosines(embeddings, query, product), read_trained(folder, len(texts.queries))
             is_new = np.ones(len(rows), bool) if is_trained is None else ~is_trained[query]
             num_trained = None if is_trained is None else len(np.unique(query[~is_new]))
             bi_encoder = {"num_trained_queries": num_trained, "new_queries": None}
@@ -228,26 +229,47 @@ def judged_pairs(data_dir: Path, config: Config) -> Judged:
 
 
 def embeddings_of(bi_encoder: str | None, texts: TextPairs, folder: Path | None) -> Embeddings:
-    """All vectors, from the folder where it has them already, else kept there."""
+    """All vectors, from the folder where it has them already, else kept there.
+
+    Raises:
+        InputError: what `embed_pairs` refuses, or the folder is damaged.
+    """
     if bi_encoder is None:
         return no_embeddings(texts)
     if folder is not None and folder.is_dir():
-        return Embeddings(np.load(folder / "queries.npy"), np.load(folder / "products.npy"))
+        numbers = {_QUERIES: len(texts.queries), _PRODUCTS: len(texts.products)}
+        return Embeddings(*(_kept(folder / name, number, 2) for name, number in numbers.items()))
     embeddings = embed_pairs(bi_encoder, texts)
     if folder is not None:
         is_trained = trained_on(bi_encoder, texts.queries)
         with atomic_directory(folder) as temporary:
-            np.save(temporary / "queries.npy", embeddings.queries)
-            np.save(temporary / "products.npy", embeddings.products)
+            np.save(temporary / _QUERIES, embeddings.queries)
+            np.save(temporary / _PRODUCTS, embeddings.products)
             if is_trained is not None:
                 np.save(temporary / _IS_TRAINED, is_trained)
     return embeddings
 
 
-def read_trained(folder: Path) -> np.ndarray | None:
-    """Of the vectors kept in a folder: whether the bi-encoder was trained on each query; none: not known."""
+def read_trained(folder: Path, num_queries: int) -> np.ndarray | None:
+    """Of the vectors kept in a folder: whether the bi-encoder was trained on each query; none: not known.
+
+    Raises:
+        InputError: the folder is damaged.
+    """
     path = folder / _IS_TRAINED
-    return np.load(path) if path.is_file() else None
+    return _kept(path, num_queries, 1) if path.is_file() else None
+
+
+def _kept(path: Path, num_rows: int, num_dimensions: int) -> np.ndarray:
+    """An array of a folder of vectors, which has no manifest."""
+    try:
+        rows: np.ndarray = np.load(path)
+        is_whole = rows.ndim == num_dimensions and len(rows) == num_rows
+    except (OSError, ValueError, EOFError):
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"{path}: missing, damaged or of other texts; delete {path.parent}, it is made again")
+    return rows
 
 
 def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
