@@ -442,6 +442,31 @@ def test_bad_input_that_shows_late_leaves_no_run_behind(grades: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_wrong_anyway_is_refused_before_anything_is_embedded(
+    grades: Path, finished: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of vectors went with the run that had a wrong --encoder, or waited for a typing error in --query."""
+
+    def embedded(*_: Any) -> None:
+        raise AssertionError("embedded")
+
+    monkeypatch.setattr("uepp.pipeline.relevance.embed_pairs", embedded)
+    data = ["--data", grades]
+    for arguments, message in (
+        (["train", *data, "--run", tmp_path / "run", "--encoder", tmp_path / "x"], "no such directory"),
+        (
+            ["train", *data, "--run", tmp_path / "run", *options(batch_size=200, pool_size=200)],
+            "batch_size = 200: must",
+        ),
+        (["cases", *data, *options(), "--query", "zither"], "is no training query"),
+        (["cases", *data, *options(sampler="vns", bi_encoder="null")], "bhns: looks at similarities"),
+        (["cases", *data, *options(), "--pool-size", "4"], "--pool-size 4: must be at least relevance.batch_size = 8"),
+        (["cases", finished, "--pool-size", "4"], "--pool-size 4: must be at least relevance.batch_size = 8"),
+    ):
+        assert message in call("relevance", *arguments).error
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_says_how_to_begin(call: Call) -> None:
     for command in ((), ("sts",), ("train",), ("evaluate",), ("cases",)):
         assert "sampl" in call("relevance", *command, "--help").out

@@ -25,7 +25,7 @@ from uepp.relevance.pair_scores import FACTS, RUN_FOLDER, TRAINED_QUERIES
 from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION, TextPairs
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.samplers import configured_sampler
-from uepp.relevance.steps import Steps
+from uepp.relevance.steps import Steps, check_batch
 from uepp.relevance.training import fit, logits_of
 from uepp.runs.directory import (
     add_facts,
@@ -40,6 +40,8 @@ from uepp.runs.directory import (
 from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
 
 COMMAND = "relevance train"
+VECTORS = "bi_encoder"
+"""Of a run: vectors of its texts."""
 _QUERIES, _PRODUCTS, _IS_TRAINED = "queries.npy", "products.npy", "is_trained.npy"
 _FREE = ("max_steps", "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints")
 
@@ -74,6 +76,8 @@ def train_relevance(
     check_run(config, run_dir, COMMAND, resume=resume, fixed=("marketplace", "data"), free="relevance.*")
     if resume:
         refuse_changes(config, run_dir, "relevance", _FREE)
+    elif settings.encoder is not None:
+        make_cross_encoder(settings, run_dir / "vocabulary", settings.seed)  # before hours of anything
 
     # ------------------------------------------------------------------------------------------ data
     with announced(console, "data", run_dir=run_dir):
@@ -83,6 +87,7 @@ def train_relevance(
         else:
             data_dir, _ = checked_data(config, run_dir, console)
             pairs = part_pairs(judged_pairs(data_dir, config), settings)
+            check_batch(settings.batch_size, len(pairs.rows(TRAIN)))
             if settings.bi_encoder is not None:
                 check_bi_encoder(settings.bi_encoder)
             open_run(config, run_dir, COMMAND, resume=resume)  # only now: bad data leaves no half-made run behind
@@ -93,7 +98,7 @@ def train_relevance(
     with nothing_left(run_dir, resume):
         # -------------------------------------------------------------------------------- bi-encoder
         with announced(console, "bi-encoder", run_dir=run_dir):
-            embeddings = embeddings_of(settings.bi_encoder, pairs.texts, run_dir / "bi_encoder")
+            embeddings = embeddings_of(settings.bi_encoder, pairs.texts, run_dir / VECTORS)
 
         # ------------------------------------------------------------------------------------- words
         if settings.encoder is None:
@@ -105,8 +110,6 @@ def train_relevance(
             labelled, pairs.texts.queries, pairs.texts.products, configured_sampler(settings),
             batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
         )  # fmt: skip
-        if not resume:
-            make_cross_encoder(settings, run_dir / "vocabulary", settings.seed)  # before hours of anything
 
     # -------------------------------------------------------------------------------------- training
     with announced(console, "training", run_dir=run_dir, adds=resume):
@@ -148,7 +151,8 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
     Raises:
         InputError: not a finished run.
     """
-    config, pairs, embeddings = read_relevance_run(run_dir)
+    config, pairs = read_relevance_run(run_dir)
+    embeddings = embeddings_of(config.relevance.bi_encoder, pairs.texts, run_dir / VECTORS)
     with announced(console, "evaluation"):
         score = load_cross_encoder_scores(run_dir / RUN_FOLDER)
         rows = pairs.rows(EVALUATION)
@@ -159,8 +163,8 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
         systems = {"cross_encoder": _measures(scores, gains, query)}
         bi_encoder: dict[str, Any] | None = None
         if config.relevance.bi_encoder is not None:
-            folder = run_dir / "bi_encoder"
-            cosines, is_trained = _cosines(embeddings, query, product), read_trained(folder, len(texts.queries))
+            cosines = _cosines(embeddings, query, product)
+            is_trained = read_trained(run_dir / VECTORS, len(texts.queries))
             is_new = np.ones(len(rows), bool) if is_trained is None else ~is_trained[query]
             num_trained = None if is_trained is None else len(np.unique(query[~is_new]))
             bi_encoder = {"num_trained_queries": num_trained, "new_queries": None}
@@ -294,8 +298,8 @@ def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, pairs: 
         write_manifest(folder, run_id=run_id, uepp_version=uepp.__version__)
 
 
-def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs, Embeddings]:
-    """Configuration, pairs and vectors of a run.
+def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs]:
+    """Configuration and pairs of a run.
 
     Raises:
         InputError: not a run of `uepp relevance train`.
@@ -303,9 +307,7 @@ def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs, Embeddings]:
     facts = read_json(run_dir / "run.json") if (run_dir / "run.json").is_file() else {}
     if facts.get("command") != COMMAND or not (run_dir / "pairs.parquet").is_file():
         raise InputError(f"{run_dir}: not a run of uepp {COMMAND}; make one with: uepp {COMMAND} --run {run_dir}")
-    config = load_config(str(run_dir / "config.yaml"))
-    pairs = PartPairs.load(run_dir / "pairs.parquet")
-    return config, pairs, embeddings_of(config.relevance.bi_encoder, pairs.texts, run_dir / "bi_encoder")
+    return load_config(str(run_dir / "config.yaml")), PartPairs.load(run_dir / "pairs.parquet")
 
 
 def _sizes(pairs: PartPairs) -> str:

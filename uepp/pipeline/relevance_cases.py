@@ -11,7 +11,7 @@ from uepp.artifacts import read_json
 from uepp.config import BLIND_SAMPLERS, SAMPLER_NAMES, Config, RelevanceConfig
 from uepp.data.marketplace.truth import Truth
 from uepp.errors import InputError
-from uepp.pipeline.relevance import embeddings_of, judged_pairs, read_relevance_run
+from uepp.pipeline.relevance import VECTORS, embeddings_of, judged_pairs, read_relevance_run
 from uepp.relevance.candidates import LabelledPairs
 from uepp.relevance.judged import Judged
 from uepp.relevance.pairs import TRAIN
@@ -58,24 +58,25 @@ def cases(
         if name not in SAMPLER_NAMES:
             raise InputError(f"--samplers {name}: must be some of {', '.join(SAMPLER_NAMES)}")
     if run_dir is not None:
-        config, pairs, embeddings = read_relevance_run(run_dir)
+        config, pairs = read_relevance_run(run_dir)
+    assert config is not None
+    settings = config.relevance
+    _refuse(settings, samplers, pool_sizes)
+    if run_dir is not None:
         data_dir = Path(read_json(run_dir / "run.json")["data"])
         has_truth = (data_dir / "truth" / "world.json").is_file()
-        judged = Judged(pairs.texts, config.relevance.truth_levels, Truth.load(data_dir) if has_truth else None)
+        judged = Judged(pairs.texts, settings.truth_levels, Truth.load(data_dir) if has_truth else None)
     else:
-        assert config is not None
         with announced(console, "data"):
             data_dir, _ = checked_data(config, Path("runs") / "cases", console)
             read = judged_pairs(data_dir, config)
-            pairs = part_pairs(read, config.relevance)
-            judged = Judged(pairs.texts, config.relevance.truth_levels, read.truth)
-        with announced(console, "bi-encoder"):
-            embeddings = embeddings_of(config.relevance.bi_encoder, pairs.texts, None)
-    settings = config.relevance
-    if settings.bi_encoder is None and (blind := set(samplers) - BLIND_SAMPLERS):
-        raise InputError(f"--samplers {sorted(blind)[0]}: looks at similarities; relevance.bi_encoder is none")
+            pairs = part_pairs(read, settings)
+            judged = Judged(pairs.texts, settings.truth_levels, read.truth)
+    chosen = _chosen(pairs, queries, number, settings.seed)
+    with announced(console, "bi-encoder"):
+        folder = None if run_dir is None else run_dir / VECTORS
+        embeddings = embeddings_of(settings.bi_encoder, pairs.texts, folder)
     labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
-    chosen = _chosen(pairs, labelled.queries, queries, number, settings.seed)
     found: dict[str, Any] = {"cases": _cases(pairs, judged, labelled, chosen, samplers, settings)}
     if judged.truth is not None:
         with announced(console, "false negatives"):
@@ -86,9 +87,18 @@ def cases(
     return found
 
 
-def _chosen(pairs: PartPairs, trained: np.ndarray, queries: Sequence[str], number: int, seed: int) -> np.ndarray:
-    """Rows of the queries that are asked for, each once and in that order, or of some that are drawn."""
-    known = np.unique(trained)
+def _refuse(settings: RelevanceConfig, samplers: Sequence[str], pool_sizes: Sequence[int]) -> None:
+    """What no case could have."""
+    if settings.bi_encoder is None and (seeing := set(samplers) - BLIND_SAMPLERS):
+        raise InputError(f"--samplers {sorted(seeing)[0]}: looks at similarities; relevance.bi_encoder is none")
+    for size in pool_sizes:
+        if size < settings.batch_size:
+            raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {settings.batch_size}")
+
+
+def _chosen(pairs: PartPairs, queries: Sequence[str], number: int, seed: int) -> np.ndarray:
+    """Rows of the training queries that are asked for, each once and in that order, or of some that are drawn."""
+    known = np.unique(pairs.texts.query[pairs.rows(TRAIN)])
     if not queries:
         return np.sort(np.random.default_rng([4, seed]).choice(known, min(number, len(known)), replace=False))
     row_of = {pairs.texts.queries[row]: row for row in known}

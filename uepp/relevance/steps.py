@@ -34,6 +34,14 @@ class StepPairs(NamedTuple):
     is_sampled: NDArray[np.bool_]
 
 
+def check_batch(batch_size: int, num_pairs: int) -> None:
+    """Raise `InputError` where the pairs that are trained on do not fill a step."""
+    if num_pairs < batch_size:
+        raise InputError(
+            f"relevance.batch_size = {batch_size}: must be at most {num_pairs}, the pairs that are trained on"
+        )
+
+
 class Steps:
     """All steps of a training.
 
@@ -61,10 +69,7 @@ class Steps:
         pool_size: int,
         seed: int,
     ) -> None:
-        if len(labelled) < batch_size:
-            raise InputError(
-                f"relevance.batch_size = {batch_size}: must be at most {len(labelled)}, the pairs that are trained on"
-            )
+        check_batch(batch_size, len(labelled))
         self._labelled = labelled
         self._query_texts = _bytes(query_texts)
         self._product_texts = _bytes(product_texts)
