@@ -226,7 +226,7 @@ def test_a_check_can_be_ended(published: Path, monkeypatch: pytest.MonkeyPatch) 
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        check_manifest(published, go_on)
+        check_manifest(published, go_on=go_on)
     assert len(calls) == 4, "of the ten bytes of a.bin"
 
 

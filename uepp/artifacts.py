@@ -164,11 +164,14 @@ def file_digests(directory: Path, known: Mapping[str, str] | None = None) -> dic
     return {name: known[name] if name in known else sha256(directory / name) for name in sorted(names)}
 
 
-def check_manifest(directory: Path, go_on: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def check_manifest(
+    directory: Path, remedy: str = "export again", go_on: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Check every file of a directory against its manifest and return the manifest.
 
     Args:
-        directory: with a manifest.
+        directory: with its manifest.
+        remedy: what makes it whole again, for the message.
         go_on: called now and then, since large files take long; what it raises ends the check.
 
     Raises:
@@ -176,13 +179,13 @@ def check_manifest(directory: Path, go_on: Callable[[], None] = lambda: None) ->
     """
     manifest: dict[str, Any] = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise InputError(f"{directory / MANIFEST}: not a manifest, it lists no files; export again")
+        raise InputError(f"{directory / MANIFEST}: not a manifest, it lists no files; {remedy}")
     for name, expected in manifest["files"].items():
         file = directory / name
         if not file.is_file():
-            raise InputError(f"{file}: listed in {MANIFEST} but missing; export again")
+            raise InputError(f"{file}: listed in {MANIFEST} but missing; {remedy}")
         if sha256(file, go_on) != expected:
-            raise InputError(f"{file}: differs from its SHA-256 in {MANIFEST}; it was changed or damaged, export again")
+            raise InputError(f"{file}: differs from its SHA-256 in {MANIFEST}; it was changed or damaged, {remedy}")
     return manifest
 
 

@@ -314,6 +314,27 @@ def test_damaged_vectors_of_a_run_are_refused(finished: Path, tmp_path: Path, ca
     assert call("relevance", "evaluate", run, "--json").json == read_json(finished / "metrics.json")
 
 
+def test_a_damaged_cross_encoder_is_written_again(finished: Path, tmp_path: Path, call: Call) -> None:
+    """The message said to export again, which is another command's, and no cure."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "cross_encoder" / "saved_model.pb").write_bytes(b"damaged")
+    refused = call("relevance", "evaluate", run).error
+    assert "saved_model.pb: differs from its SHA-256" in refused
+    assert refused.endswith(f"write it again with: uepp relevance train --run {run} --resume")
+    assert call("relevance", "train", "--run", run, "--resume", "--json").code == 0
+    assert call("relevance", "evaluate", run, "--json").code == 0
+
+
+def test_runs_of_another_command_are_told_apart(finished: Path, tmp_path: Path, call: Call) -> None:
+    """Each message advised a command that refuses the directory."""
+    for command in (("relevance", "rank", finished), ("search", finished, "lamp"), ("export", finished)):
+        assert call(*command).error.endswith(f"{finished}: is a run of uepp relevance train; give one of uepp train")
+    write_json(tmp_path / "run.json", {"command": "train"})
+    assert call("relevance", "evaluate", tmp_path).error.endswith("make one with: uepp relevance train --run DIR")
+    write_json(tmp_path / "run.json", {"command": "relevance train"})
+    assert call("relevance", "evaluate", tmp_path).error.endswith(f"relevance train --run {tmp_path} --resume")
+
+
 def test_a_finished_run_that_is_resumed_trains_no_more(finished: Path, call: Call) -> None:
     before = read_json(finished / "metrics.json")
     again = call("relevance", "train", "--run", finished, "--resume", "--json").json

@@ -74,9 +74,10 @@ def check_text_encoder(directory: Path) -> dict[str, Any]:
             f"text.encoder = {str(directory)!r}: not a text encoder (it has no encoder.json); "
             "make one with: uepp pretrain"
         )
+    remedy = "make the text encoder again with: uepp pretrain"
     if not (directory / MANIFEST).is_file():
-        raise InputError(f"{directory / MANIFEST}: no such file; make the text encoder again with: uepp pretrain")
-    check_manifest(directory)
+        raise InputError(f"{directory / MANIFEST}: no such file; {remedy}")
+    check_manifest(directory, remedy)
     return _facts(directory)
 
 

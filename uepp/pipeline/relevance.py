@@ -21,7 +21,7 @@ from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, embed_pairs,
 from uepp.relevance.cross_encoder import CrossEncoder, learn_vocabulary, make_cross_encoder
 from uepp.relevance.judged import Judged, read_judged
 from uepp.relevance.measures import NDCG_AT, pair_auroc, query_ndcg
-from uepp.relevance.pair_scores import FACTS, RUN_FOLDER, TRAINED_QUERIES
+from uepp.relevance.pair_scores import FACTS, RUN_FOLDER, TRAINED_QUERIES, written_again
 from uepp.relevance.pairs import EVALUATION, TRAIN, VALIDATION, TextPairs
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.samplers import configured_sampler
@@ -202,7 +202,7 @@ def load_cross_encoder_scores(directory: Path) -> Callable[[Sequence[str], Seque
         raise InputError(
             f"{directory}: no cross-encoder; finish the run: uepp relevance train --run {directory.parent} --resume"
         )
-    check_manifest(directory)
+    check_manifest(directory, written_again(directory))
     model = tf.saved_model.load(str(directory))
     return lambda queries, products: logits_of(model, queries, products)
 
@@ -305,8 +305,10 @@ def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs]:
         InputError: not a run of `uepp relevance train`.
     """
     facts = read_json(run_dir / "run.json") if (run_dir / "run.json").is_file() else {}
-    if facts.get("command") != COMMAND or not (run_dir / "pairs.parquet").is_file():
-        raise InputError(f"{run_dir}: not a run of uepp {COMMAND}; make one with: uepp {COMMAND} --run {run_dir}")
+    if facts.get("command") != COMMAND:
+        raise InputError(f"{run_dir}: not a run of uepp {COMMAND}; make one with: uepp {COMMAND} --run DIR")
+    if not (run_dir / "pairs.parquet").is_file():
+        raise InputError(f"{run_dir}: has no pairs yet; finish the run: uepp {COMMAND} --run {run_dir} --resume")
     return load_config(str(run_dir / "config.yaml")), PartPairs.load(run_dir / "pairs.parquet")
 
 

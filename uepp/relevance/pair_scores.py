@@ -46,7 +46,7 @@ class PairScores:
         if not (self.directory / "saved_model.pb").is_file():
             raise InputError(f"{directory}: no saved_model.pb there; {expected}")
         if (self.directory / MANIFEST).is_file():
-            check_manifest(self.directory)
+            check_manifest(self.directory, written_again(self.directory))
         try:
             model: Any = tf.saved_model.load(str(self.directory))
             self._serve = model.signatures["serving_default"]
@@ -98,6 +98,11 @@ class PairScores:
         for name in ("variables", "assets"):
             if (directory / name).is_dir():
                 shutil.copytree(directory / name, target / name, copy_function=shutil.copyfile)
+
+
+def written_again(directory: Path) -> str:
+    """What writes a run's SavedModel again, for a message."""
+    return f"write it again with: uepp relevance train --run {directory.parent} --resume"
 
 
 def trained_queries(directory: Path) -> frozenset[str] | None:

@@ -28,6 +28,7 @@ from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, write_vectors
 from uepp.retrieval.product_index import carried_point, choose_spec, write_product_index
 from uepp.retrieval.replacing import replacing
+from uepp.runs.directory import command_of
 
 _CONTEXT_TABLES = ("graph", "query_counts")
 _HISTORY_TABLES = ("history_searches", "history_clicks", "history_purchases")
@@ -222,9 +223,11 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def check_is_run(run_dir: Path) -> None:
-    """Raise `InputError` when a directory is not a run."""
+    """Raise `InputError` when a directory is not a run of `uepp train`."""
     if not (run_dir / "config.yaml").is_file():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml); make one with: uepp train --run DIR")
+    if (own := command_of(run_dir)) != "train":
+        raise InputError(f"{run_dir}: is a run of uepp {own}; give one of uepp train")
 
 
 def open_export(run_dir: Path, go_on: Callable[[], None] = lambda: None) -> Path:
@@ -240,5 +243,5 @@ def open_export(run_dir: Path, go_on: Callable[[], None] = lambda: None) -> Path
     check_is_run(run_dir)
     if not (run_dir / "export").is_dir():
         raise InputError(f"{run_dir}: this run has no export yet; make it with: uepp export {run_dir}")
-    check_manifest(run_dir / "export", go_on)
+    check_manifest(run_dir / "export", go_on=go_on)
     return run_dir / "export"

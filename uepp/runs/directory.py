@@ -120,9 +120,14 @@ def nothing_left(run_dir: Path, resume: bool) -> Iterator[None]:
         raise
 
 
-def _refuse_other_command(run_dir: Path, command: str) -> None:
+def command_of(run_dir: Path) -> str:
+    """The command whose run a directory is: `train`, `pretrain` or `relevance train`."""
     facts = read_json(run_dir / "run.json") if (run_dir / "run.json").exists() else {}
-    own = facts.get("command", "train")
+    return str(facts.get("command", "train"))
+
+
+def _refuse_other_command(run_dir: Path, command: str) -> None:
+    own = command_of(run_dir)
     if own != command:
         raise InputError(f"{run_dir}: is a run of uepp {own}, not of uepp {command}; continue it with uepp {own}")
 
