@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_run(run: Path, *, by_price: bool, late: bool = False, quality: str = "
         queries.append(query)
         bought.append(f"{nearest[np.argmin(price[nearest]) if by_price else np.argmax(worth[nearest])]:04}")
     write_requests(run, queries, bought)
-    windows = {"train_end": T.isoformat()}
+    windows = {"train_end": T.isoformat(), "selection_end": (T + timedelta(days=2)).isoformat()}
     write_json(export / "windows.json", windows)
     write_json(run / "mined" / "0123" / "windows.json", windows)
     graph = {"query": ["a"], "product_id": ["0000"], "clicks": [3], "carts": [0], "purchases": [1], "requests": [3]}

@@ -40,7 +40,8 @@ def make_ranked(directory: Path) -> Path:
     """24 products every 5 degrees; the ranker puts what was clicked first, then what was bought, then dear things."""
     run = make_rose(directory)
     export = run / "export"
-    write_json(export / "windows.json", {"train_end": datetime(2024, 5, 3, tzinfo=UTC).isoformat()})
+    ends = {"train_end": datetime(2024, 5, 3, tzinfo=UTC), "selection_end": datetime(2024, 5, 5, tzinfo=UTC)}
+    write_json(export / "windows.json", {name: end.isoformat() for name, end in ends.items()})
     graph = {"query": ["east"], "product_id": ["p003"], "clicks": [2], "purchases": [1]}
     pq.write_table(pa.table(graph), export / "graph.parquet")
     rewrite_manifest(export)
