@@ -17,6 +17,7 @@ from uepp.config import DataConfig
 from uepp.data import mining, schema
 from uepp.data.adapters import ADAPTERS, home_depot, open_ecommerce
 from uepp.errors import InputError
+from uepp.features.text import query_keys
 
 PAIRS_HEADER = ["id", "product_uid", "product_title", "search_term", "relevance"]
 PAIRS = [
@@ -229,6 +230,30 @@ def test_every_query_is_in_its_window(tmp_path: Path, eval_fraction: float) -> N
     else:
         mining.mine_requests(tmp_path / "d" / "events.parquet", tmp_path / "nothing", config, tmp_path / "out")
         assert len(read(tmp_path / "out", "requests")) == 60
+
+
+def test_spellings_of_a_query_are_all_evaluated_or_all_trained_on(tmp_path: Path) -> None:
+    """On Home Depot 'slide  bolt' was trained on and 'slide bolt' evaluated, with the same products bought."""
+    words = [f"slide bolt {number}" for number in range(40)]
+    spellings = [spelling for word in words for spelling in (word, word.replace(" ", "  "), f"{word.upper()}.")]
+    alone = [home_depot.evaluation_day(query, 0.5) for query in spellings]
+    assert any(len(set(alone[first : first + 3])) > 1 for first in range(0, len(alone), 3))
+    rows = [[str(row), str(row % 7), f"T{row % 7}", query, "3"] for row, query in enumerate(spellings)]
+    path = write_csv(tmp_path / "train.csv", PAIRS_HEADER, rows)
+    home_depot.import_data(path, tmp_path / "d", eval_fraction=0.5)
+    day_of = {row["query"]: row["timestamp"].date() for row in read(tmp_path / "d", "events")}
+    days = [day_of[query] for query in spellings]
+    assert len(set(days)) > 4
+    assert all(len(set(days[first : first + 3])) == 1 for first in range(0, len(days), 3))
+    # Who is evaluated stays so: on its day unless another spelling was drawn before it, and at a larger share.
+    less, more = (home_depot.evaluation_days(spellings, share) for share in (0.5, 0.8))
+    assert all(less[query] is not None for query, day in zip(spellings, alone, strict=True) if day is not None)
+    assert all(more[query] == day for query, day in less.items() if day is not None)
+
+
+def test_spellings_are_those_of_all_other_splits() -> None:
+    queries = ["Slide  BOLT.", "3/4\" x 2' pipe", "Weiß Café", "ﬁve №5 ½", "ỏ अनुभव", "a_b", "…", "", "\u0301e", "ΑΣ σς"]
+    assert [home_depot._key(query) for query in queries] == query_keys(queries)
 
 
 def test_the_facts_are_written_down(pairs_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Home Depot Product Search Relevance (Kaggle, 2016): graded query-product pairs, without users and without time."""
 
 import math
+import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +19,8 @@ LICENCE = "Home Depot Product Search Relevance, Kaggle competition rules: local 
 PROTOCOL = (
     "Grades become events: at least 2.67 purchase, 2.33 cart, 2.0 click, below none. A stable hash of the query sends "
     "a share of the queries to evaluation: two sevenths of them to the selection days, the rest to the report days; "
-    "the others are the training window's last day. Relevant in evaluation: purchase or cart."
+    "the others are the training window's last day. Spellings of one query (case, accents, punctuation and spaces "
+    "aside) go together, with the one of the smallest hash. Relevant in evaluation: purchase or cart."
 )
 TRAIN_END = datetime(2016, 1, 1, tzinfo=UTC)
 """T. The data has no time: any moment would do, this one is near its publication."""
@@ -84,9 +87,32 @@ def evaluation_day(query: str, eval_fraction: float) -> int | None:
 
     It depends on the query's text only, so it is the same on every machine; a larger fraction only adds queries.
     """
-    draw = int.from_bytes(blake2b(query.encode(), digest_size=8).digest(), "big")
-    share, day = divmod(draw, 2**32)
+    share, day = divmod(_draw(query), 2**32)
     return day % _EVALUATION_DAYS if share < eval_fraction * 2**32 else None
+
+
+def evaluation_days(queries: Iterable[str], eval_fraction: float) -> dict[str, int | None]:
+    """The `evaluation_day` of each query, the same for all its spellings: that of the one with the smallest draw.
+
+    So no query is trained on in one spelling and evaluated in another, and a larger fraction still only adds queries.
+    """
+    key_of = {query: _key(query) for query in queries}
+    first: dict[str, str] = {}
+    for query, key in key_of.items():
+        first[key] = min(first.get(key, query), query, key=_draw)
+    return {query: evaluation_day(first[key], eval_fraction) for query, key in key_of.items()}
+
+
+def _draw(query: str) -> int:
+    return int.from_bytes(blake2b(query.encode(), digest_size=8).digest(), "big")
+
+
+def _key(query: str) -> str:
+    """What spellings of one query share: `uepp.features.text.query_keys`, but for invisible characters."""
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", query).casefold())
+    text = unicodedata.normalize("NFKC", "".join(letter for letter in text if not "\u0300" <= letter <= "\u036f"))
+    words = "".join(letter if unicodedata.category(letter)[0] in "LNM" else " " for letter in text).split()
+    return " ".join(words) or query
 
 
 def _find(source: Path) -> Path:
@@ -180,9 +206,10 @@ def _events(judgments: pa.Table, eval_fraction: float) -> pa.Table:
             column.append(value)
 
     previous = None
+    days = evaluation_days(judgments["query"].unique().to_pylist(), eval_fraction)
     for judgment in judgments.to_pylist():
         query = judgment["query"]
-        day = evaluation_day(query, eval_fraction)
+        day = days[query]
         search = TRAIN_END + timedelta(days=-1 if day is None else day, hours=12)
         if query != previous:
             add(search, "search", query, None)
