@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from uepp.artifacts import read_json
 from uepp.config import Config, load_config
 from uepp.errors import InputError
+from uepp.runs import directory
 from uepp.runs.directory import check_run, open_run
 
 FREE = "settings of training"
@@ -43,3 +45,23 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         check_run(Config(), tmp_path / "file" / "deep" / "run", "train", resume=False, fixed=(), free=FREE)
     with pytest.raises(InputError, match=r"run: cannot be made \(Not a directory\)"):
         open_run(Config(), tmp_path / "file" / "run", "train", resume=False)
+
+
+def test_a_run_that_is_killed_as_it_begins_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its two files a run of another command passed for one of uepp train, and none of its own went on."""
+
+    def killed(_: Config, path: Path) -> None:
+        path.with_name(".config.yaml.7.tmp").write_text("")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "save_config", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(Config(), tmp_path, "pretrain", resume=False)
+    with pytest.raises(InputError, match=r"nothing to resume, .*; leave out --resume to start a run there"):
+        check_run(Config(), tmp_path, "pretrain", resume=True, fixed=(), free=FREE)
+    check_run(Config(), tmp_path, "relevance train", resume=False, fixed=(), free=FREE)
+    open_run(Config(), tmp_path, "relevance train", resume=False)
+    assert read_json(tmp_path / "run.json")["command"] == "relevance train"
+    with pytest.raises(InputError, match="not empty; give --resume"):
+        check_run(Config(), tmp_path, "relevance train", resume=False, fixed=(), free=FREE)

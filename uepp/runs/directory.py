@@ -46,7 +46,7 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
         raise InputError(f"{run_dir}: TensorFlow takes * ? [ ] in a path for a pattern; name another --run directory")
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir}: is a file; give a new or empty directory with --run")
-    if not resume and run_dir.exists() and any(run_dir.iterdir()):
+    if not resume and run_dir.exists() and not all(map(_is_of_no_run, run_dir.iterdir())):
         raise InputError(f"{run_dir}: not empty; give --resume to continue a run, or another --run directory")
     if not (above := nearest_existing(run_dir)).is_dir():
         raise InputError(f"{run_dir}: cannot be made, {above} is a file; name another directory with --run")
@@ -60,10 +60,16 @@ def check_run(config: Config, run_dir: Path, command: str, *, resume: bool, fixe
 def open_run(config: Config, run_dir: Path, command: str, *, resume: bool) -> None:
     """Write `config.yaml`, in which the data's path holds wherever one stands, and in a new run `run.json`."""
     make_directory(run_dir)
-    save_config(_with_absolute_path(config), run_dir / "config.yaml")
-    if not resume:
+    if not resume:  # before config.yaml, which makes a directory a run: whose it is stays unknown at no time
         created = datetime.now().astimezone().isoformat()
         write_json(run_dir / "run.json", {"run_id": uuid.uuid4().hex, "command": command, "created": created})
+    save_config(_with_absolute_path(config), run_dir / "config.yaml")
+
+
+def _is_of_no_run(path: Path) -> bool:
+    """Whether all that a file tells is that a run was killed before its settings were written."""
+    is_before = path.name == "run.json" or (path.name.startswith(".") and path.name.endswith(".tmp"))
+    return is_before and not (path.parent / "config.yaml").exists()
 
 
 def refuse_changes(config: Config, run_dir: Path, stage: str, free: Sequence[str]) -> None:
