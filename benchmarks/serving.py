@@ -28,14 +28,13 @@ part of a search (features, cache, queue, tower, index, BM25, fusion, hits) is f
 are also counted by sending the report days through the cache by the log's own clock, from empty. Nor does anybody
 ask for their next page before they have the last, as many clients do: of the loads, one client's hits are nearest.
 
-At a million products (the first is measured, the others are guesses for 2 idle cores from runs with 20,000; some 10 GB
-of disk and 12 GB of memory):
+At a million products (measured on one core of two, others busy; 4 GB of disk, 10 GB of memory; the parts are in
+benchmarks/README.md):
 
-    uepp generate market1m --products 1000000 --events 10000000                  6 minutes
-    uepp train --data market1m --run run1m --set training.max_steps=500          1 to 2 hours, most of it BM25's tuning,
-                                                                                 the export and the closing table
-    uepp export run1m --index ivf-pq-fastscan-rerank                             10 minutes; or: uepp tune run1m
-    python benchmarks/serving.py run1m                                           15 minutes
+    uepp generate market1m --products 1000000 --events 8000000          6 minutes
+    uepp train demo --data market1m --run run1m                         42 minutes, then the closing table, which may be
+                                                                        stopped: uepp evaluate goes on with it
+    python benchmarks/serving.py run1m
 
 Goals: p99 of the whole query below 18 ms (the paper's), and at most twice that of the bare tower and the bare index.
 Prints tables, or one JSON object with rows {name, value, goal, ok} and all figures.
