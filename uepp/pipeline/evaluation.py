@@ -104,14 +104,12 @@ def evaluate_run(
         if data is not None or events is not None:
             num_before = int(np.count_nonzero(requests.day <= last_trained))
             num_tuned_on = int(np.count_nonzero(requests.day <= last_tuned)) - num_before
-        if num_before:
-            note = f"{num_before:,} of them are of days up to {last_trained}, which the run was trained on"
-            console.print(f"  note: {note}", highlight=False)
-        if num_tuned_on:
-            note = (
-                f"{num_tuned_on:,} of them are of the days up to {last_tuned} that BM25 and whatever else was tuned on"
-            )
-            console.print(f"  note: {note}", highlight=False)
+        for number, days in (
+            (num_before, f"days up to {last_trained}, which the run was trained on"),
+            (num_tuned_on, f"the days up to {last_tuned} that BM25 and whatever else was tuned on"),
+        ):
+            if number:
+                console.print(f"  note: {number:,} of them are of {days}", highlight=False)
     version = fingerprint(
         _read_of_export(manifest),
         [None if table is None else sha256(table) for table in (path, graded)],

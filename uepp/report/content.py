@@ -9,14 +9,13 @@ from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pair
 from uepp.evaluation.measures import MEASURES
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
-from uepp.evaluation.table import decimals, fixed
 from uepp.report import paper, wording
 from uepp.report.answer import OURS
 from uepp.report.gather import OPPONENT, Facts
 from uepp.report.sample import Sample, people_of, products_of
 from uepp.retrieval.ann_report import columns as index_columns
 from uepp.retrieval.ann_report import shown as index_figure
-from uepp.study.table import difference_table, main_key, recall_keys
+from uepp.study.table import difference_table, main_key, recall_keys, with_spread
 
 FIRST = 100
 """Results that distances are of."""
@@ -210,9 +209,8 @@ def _spread(measure: str, values: Sequence[float | None]) -> Cell:
     if not numbers:
         return Cell(wording.MISSING)
     mean = float(np.mean(numbers))
-    places = decimals(measure, mean)
-    spread = f" ± {fixed(float(np.std(numbers, ddof=1)), places)}" if len(numbers) > 1 else ""
-    return Cell(fixed(mean, places) + spread, mean)
+    deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else float("nan")
+    return Cell(with_spread(measure, mean, deviation), mean)
 
 
 def _seconds(cells: Sequence[dict[str, Any]]) -> Cell:

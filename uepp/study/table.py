@@ -203,12 +203,14 @@ def _gap(metric: str, mean: float, deviation: float, is_apart: bool) -> str:
 
 def _texts(row: Row, metrics: Sequence[str]) -> list[str]:
     quality = [
-        "–" if value is None else _figure(metric, *value) for metric, value in zip(metrics, row.quality, strict=True)
+        "–" if value is None else with_spread(metric, *value)
+        for metric, value in zip(metrics, row.quality, strict=True)
     ]
     costs = ["–" if value is None else f"{value:.0f}" for value in row.costs]
     return [row.name, str(row.num_seeds or "–"), *quality, *costs]
 
 
-def _figure(metric: str, mean: float, deviation: float) -> str:
+def with_spread(metric: str, mean: float, deviation: float) -> str:
+    """`.312 ± .004`; without the deviation where it is NaN."""
     places = decimals(metric, mean)
     return fixed(mean, places) + ("" if np.isnan(deviation) else f" ± {fixed(deviation, places)}")
