@@ -193,7 +193,7 @@ def test_a_graph_that_there_is_no_time_for_is_passed_over_and_said(
     run_trials(task, log, 12, left=lambda: 50.0, say=lines.append)
     over = [line for line in lines if "passed over" in line]
     assert over[0] == (
-        "passed over: building would take 1234 s or more, 50 s are left  hnsw:neighbors=32,ef_construction=40"
+        "passed over: building would take 1234 s or more, it may take 50 s  hnsw:neighbors=32,ef_construction=40"
     )
     assert len(set(over)) == len(over), "each build is tried once"
     assert {trial.spec.family for trial in log.trials} == {"flat", "ivf-flat"}
@@ -204,6 +204,11 @@ def test_a_graph_that_there_is_no_time_for_is_passed_over_and_said(
     assert any(trial.spec.family == "hnsw" and trial.is_default for trial in log.trials), (
         "with more time it is measured"
     )
+    lines.clear()
+    late = TrialLog(tmp_path / "late.jsonl", "key")
+    run_trials(task, late, 12, left=lambda: 240.0, say=lines.append)
+    assert all(trial.is_default for trial in late.trials if trial.spec.family == "hnsw"), "others have a third of it"
+    assert any("it may take 80 s" in line for line in lines)
 
 
 def test_a_trial_that_ends_after_the_time_says_so(tmp_path: Path) -> None:
