@@ -102,10 +102,19 @@ class TermIndex(bm25s.BM25):  # type: ignore[misc]
         data *= np.repeat(idf, frequency)
         self.scores["data"] = data
 
-    def score(self, terms: Iterable[str]) -> NDArray[np.float32] | None:
-        """Scores [N] of the whole catalogue for a query's terms; None when the index knows none of them."""
-        ids = self.get_tokens_ids(terms)
-        if not ids:
-            return None
-        scores: NDArray[np.float32] = self.get_scores_from_ids(ids)
-        return scores
+    def add_scores(self, terms: Iterable[str], weight: float, totals: NDArray[np.float32]) -> None:
+        """Add a query's weighted scores to those of the whole catalogue, in place.
+
+        One array takes the postings of all terms and indexes, so that nothing as long as the catalogue is made for
+        each; bm25s makes two.
+
+        Args:
+            terms: of the query; unknown ones add nothing.
+            weight: of this index.
+            totals: float32 [N].
+        """
+        indptr, products, data = (np.asarray(self.scores[name]) for name in ("indptr", "indices", "data"))
+        for term in self.get_tokens_ids(terms):
+            postings = slice(indptr[term], indptr[term + 1])
+            # numpy adds three times as fast where it need not convert the places on the way.
+            np.add.at(totals, products[postings].astype(np.intp), data[postings] * np.float32(weight))
