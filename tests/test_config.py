@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from uepp.config import INTERACTION_TYPES, Config, Given, load_config, save_config, shipped_configs
+from uepp.config import INTERACTION_TYPES, Config, Given, RelevanceConfig, load_config, save_config, shipped_configs
 from uepp.config.yaml_text import read_yaml
 from uepp.errors import InputError
 
@@ -465,3 +465,16 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str | bytes, prob
     message = refused(source)
     assert message.startswith(f"{source}: ")
     assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 5e-4),
+        ({"encoder": "minilm", "num_layers": 3}, 3e-4),
+        ({"encoder": "minilm", "num_layers": 4}, 5e-5),
+        ({"encoder": "minilm", "learning_rate": 0.002}, 0.002),
+    ],
+)
+def test_a_cross_encoders_rate_is_that_of_its_start(settings: dict[str, Any], rate: float) -> None:
+    assert RelevanceConfig(**settings).peak_learning_rate == rate

@@ -15,6 +15,8 @@ BLIND_SAMPLERS: frozenset[SamplerName] = frozenset({"none", "vns", "cet"})
 
 Levels = tuple[float, float, float]
 
+_FEW_LAYERS = 3  # of a published encoder: they are cut out of it, and learn their new task at a higher rate
+
 
 class RelevanceConfig(Stage):
     """Training of a cross-encoder with sampled negatives (BHNS 2.2 to 4.2)."""
@@ -69,7 +71,10 @@ class RelevanceConfig(Stage):
     batch_size: int = Field(32, ge=1, description="labelled pairs a step, over all replicas")
     max_steps: int = Field(1_000, ge=1, description="steps of the whole run")
     learning_rate: float | None = Field(
-        None, gt=0, description="AdamW's highest rate; none: .0005 from scratch, .00005 from a published encoder"
+        None,
+        gt=0,
+        description="AdamW's highest rate; none: .0005 from scratch, .0003 from up to 3 layers of a published encoder, "
+        ".00005 from more",
     )
     weight_decay: float = Field(0.01, ge=0, description="of kernels and embeddings, as a share of the rate")
     warmup_steps: int = Field(
@@ -88,7 +93,9 @@ class RelevanceConfig(Stage):
         """`learning_rate`, or what it is by default."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 5e-4 if self.encoder is None else 5e-5
+        if self.encoder is None:
+            return 5e-4
+        return 3e-4 if self.num_layers <= _FEW_LAYERS else 5e-5
 
     @model_validator(mode="after")
     def _fits(self) -> "RelevanceConfig":
