@@ -484,3 +484,21 @@ def test_what_a_study_says_is_text() -> None:
     with console.capture() as capture:
         study.print_study(results | {"variants": {"[bold]v": [one]}}, console)
     assert all(text in capture.get() for text in ("groups [tags] and [title]", "[new]", "[bold]v"))
+
+
+def test_a_narrow_terminal_gets_the_table_in_parts() -> None:
+    one = {"seed": 1, "seconds": {"step": 1.491}, "report": scores(0.5, 0.25), "selection": scores(0.5, 0.125)}
+    results = {"description": "", "columns": {}, "variants": {f"a variant with a long name, {n}": [one] for n in "ab"}}
+    for width in (40, 80, 200):
+        console = Console(width=width)
+        with console.capture() as capture:
+            study.print_study(results, console)
+        text = capture.get()
+        assert "…" not in text
+        assert all(len(line) <= width for line in text.splitlines())
+        words = text.split()
+        assert [words.count(figure) for figure in (".250", "1491", ".125")] == [
+            2 * sum(cell == figure for cell in study.markdown(results).splitlines()[2].split(" | "))
+            for figure in (".250", "1491", ".125")
+        ]
+        assert (text.count("┏") == 1) == (width == 200)
