@@ -139,14 +139,14 @@ def fused(towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, d
     """
     rows, scores = (part[0] for part in fuse([towers.rows[np.newaxis], lexical_rows[np.newaxis]], depth))
     rows, scores = rows[rows >= 0], scores[rows >= 0]
-    similarity_of = dict(zip(lexical_rows.tolist(), similarities.tolist(), strict=True))
-    similarity_of |= dict(zip(towers.rows.tolist(), towers.similarities.tolist(), strict=True))
+    of_towers, of_words = _places(rows, towers.rows), _places(rows, lexical_rows)
+    all_similarities = np.concatenate([towers.similarities, similarities])
     return Ranking(
         rows=rows,
         scores=scores,
-        similarities=np.array([similarity_of[row] for row in rows.tolist()], np.float32),
-        towers_ranks=_ranks(rows, towers.rows),
-        lexical_ranks=_ranks(rows, lexical_rows),
+        similarities=all_similarities[np.where(of_towers >= 0, of_towers, len(towers) + of_words)],
+        towers_ranks=of_towers + 1,
+        lexical_ranks=of_words + 1,
     )
 
 
@@ -192,7 +192,10 @@ def reranked(ranking: Ranking, order: np.ndarray) -> Ranking:
     return replace(ranking, **{name: getattr(ranking, name)[places] for name in names}, ranker_ranks=ranks)
 
 
-def _ranks(rows: np.ndarray, ranking: np.ndarray) -> np.ndarray:
-    """Ranks of rows in a ranking, int32, from 1; 0 where it lacks them."""
-    rank_of = {row: rank for rank, row in enumerate(ranking.tolist(), 1)}
-    return np.array([rank_of.get(row, 0) for row in rows.tolist()], np.int32)
+def _places(rows: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+    """Places of rows in a ranking, int32, from 0; -1 where it lacks them."""
+    if not len(ranking):
+        return np.full(len(rows), -1, np.int32)
+    order = np.argsort(ranking)
+    places = order[np.searchsorted(ranking, rows, sorter=order).clip(max=len(ranking) - 1)]
+    return np.where(ranking[places] == rows, places, -1).astype(np.int32)

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ class Searcher:
                 self._ranker = read_ranker(export)
         self._cache = cache
         self._depth = depth
+        self._words = ThreadPoolExecutor(1, "uepp-words")
         self.observe = observe
 
     @property
@@ -256,6 +258,12 @@ class Searcher:
         self.rank([question] * batch_size)
 
     def _rank(self, questions: Sequence[Question]) -> list[Ranking]:
+        # BM25 needs nothing of the tower, and the tower leaves Python alone: one works while the other does.
+        by_words = {
+            number: self._words.submit(self._found_by_words, self._lexical, question)
+            for number, question in enumerate(questions)
+            if question.fusion and self._lexical is not None
+        }
         with self._timed("tower"):
             inputs = self.reader.inputs([question.features for question in questions])
             vectors = self._query_tower(**inputs)["embedding"].numpy()
@@ -272,23 +280,26 @@ class Searcher:
                 by_depth[number] = [
                     of_towers(rows[:depth], scores[:depth], similarities[:depth], least) for depth in depths
                 ]
-        for number, question in enumerate(questions):
-            if question.fusion and self._lexical is not None:
-                with self._timed("lexical"):
-                    rows = self._lexical.search([question.features.query], question.depth)[0][0]
-                    rows = rows[rows >= 0].astype(np.int64)
-                with self._timed("fusion"):
-                    similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
-                    by_depth[number] = [
-                        fused(towers, rows[:depth], similarities[:depth], depth)
-                        for towers, depth in zip(by_depth[number], question.depths, strict=True)
-                    ]
+        for number, found_by_words in by_words.items():
+            rows = found_by_words.result()
+            with self._timed("fusion"):
+                similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
+                by_depth[number] = [
+                    fused(towers, rows[:depth], similarities[:depth], depth)
+                    for towers, depth in zip(by_depth[number], questions[number].depths, strict=True)
+                ]
         rankings = {number: of_depths[0] for number, of_depths in by_depth.items()}
         self._rerank(questions, rankings)  # before what only later pages show
         for number, question in enumerate(questions):
             for deeper, depth in zip(by_depth[number][1:], question.depths[1:], strict=True):
                 rankings[number] = continued(rankings[number], deeper, depth)
         return [rankings[number] for number in range(len(questions))]
+
+    def _found_by_words(self, lexical: BM25, question: Question) -> np.ndarray:
+        """Product indexes int64 [n] that BM25 finds, best first."""
+        with self._timed("lexical"):
+            rows = lexical.search([question.features.query], question.depth)[0][0]
+        return rows[rows >= 0].astype(np.int64)
 
     def _rerank(self, questions: Sequence[Question], rankings: dict[int, Ranking]) -> None:
         """Order the first products of the rankings that the ranker is asked about, all of them at once."""
