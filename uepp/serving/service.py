@@ -83,8 +83,8 @@ class PageData(NamedTuple):
 class _Generation:
     """An export in use, and what belongs to it.
 
-    BM25 takes many times as long as tower and index together, and question by question. So those that are fused have a
-    thread of their own, and no other waits for them.
+    BM25 takes as long as tower and index together, and goes question by question. So those that are fused have a thread
+    of their own, and no other waits for them.
     """
 
     searcher: Searcher
