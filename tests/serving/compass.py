@@ -134,6 +134,7 @@ def make_rose(
     pq.write_table(pa.table(counts), export / "query_counts.parquet")
     titles = products.column("title").to_pylist()
     BM25.build({"title": titles}, "tuned").save(export / "lexical")
+    write_json(export / "fusion.json", {"weight": 1.5, "constant": 40.0})
     if quality:
         facts = {"features": [{"name": "quality_sales", "weight": 1.0}]}
         write_boosting(export, np.array(quality, np.float32)[:, np.newaxis], facts)

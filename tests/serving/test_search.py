@@ -331,8 +331,8 @@ def test_fusion_is_that_of_both_rankings_by_hand(rose: Searcher, rose_run: Path)
     assert len(set(np.round(similarity, 4))) == NUM_DIRECTIONS, "no ties"
 
     def score(row: int) -> float:
-        lexical_part = 1 / (60 + by_words.index(row) + 1) if row in by_words else 0
-        return 1 / (60 + towers.index(row) + 1) + lexical_part
+        lexical_part = 1 / (40 + by_words.index(row) + 1) if row in by_words else 0
+        return 1.5 / (40 + towers.index(row) + 1) + lexical_part
 
     hits = rose.search("chair east", 10, fusion=True, context={"latitude": 30.0, "longitude": 7.0})
     expected = sorted(range(NUM_DIRECTIONS), key=lambda row: -score(row))[:10]

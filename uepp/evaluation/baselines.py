@@ -3,7 +3,6 @@
 Every system may see the query and who asks, the products, and only what was known before the end of training.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from uepp.features.raw import table_inputs
 from uepp.features.requests import RawRequests
 from uepp.features.text import TEXT_FIELDS
 from uepp.lexical.bm25 import BM25
-from uepp.lexical.fusion import fuse
+from uepp.lexical.fusion import FusionSettings
 from uepp.relevance.ranker import read_ranker
 from uepp.retrieval.boosting import read_boosting
 from uepp.retrieval.embed import embed_queries, load_tower, read_vectors
@@ -140,20 +139,24 @@ class Lexical:
 
 
 class Fusion:
-    """Several systems as one, by reciprocal ranks (`uepp.lexical.fusion`).
+    """The towers and BM25 as one, by reciprocal ranks (`uepp.lexical.fusion`).
 
     Args:
-        systems: to fuse, all with the same weight.
+        towers: of the run.
+        by_words: BM25.
         depth: results of each that count.
+        settings: of the export.
     """
 
-    def __init__(self, systems: Sequence[System], depth: int) -> None:
-        self._systems = list(systems)
+    def __init__(self, towers: System, by_words: System, depth: int, settings: FusionSettings) -> None:
+        self._systems = (towers, by_words)
         self._depth = depth
+        self._settings = settings
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `System`."""
-        return fuse([system.rank(requests, self._depth, num_products) for system in self._systems], k)[0]
+        towers, by_words = (system.rank(requests, self._depth, num_products) for system in self._systems)
+        return self._settings.fuse(towers, by_words, k)[0]
 
 
 def lexical_texts(products: pa.Table, generated: pa.Table | None = None) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ answers requests. A new baseline is a class with `rank` and a row here; `--again
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from uepp.evaluation.random_walk import RandomWalk
 from uepp.evaluation.requests import Requests
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25, BM25Settings
-from uepp.lexical.fusion import DEPTH
+from uepp.lexical.fusion import DEPTH, FusionSettings
 from uepp.relevance.ranker import has_ranker, load_lightgbm
 from uepp.retrieval.boosting import BOOSTING
 
@@ -148,7 +148,9 @@ def _expanded_bm25(known: Known) -> Lexical:
 
 def _fusion(known: Known) -> Fusion:
     depth = max(DEPTH, *known.config.evaluation.recall_at)
-    return Fusion([known.towers, Lexical(known.tuned_bm25)], depth)
+    settings = FusionSettings.read(known.export)
+    known.used["fusion"] = asdict(settings)
+    return Fusion(known.towers, Lexical(known.tuned_bm25), depth, settings)
 
 
 def _ranked(known: Known) -> RankedTowers:

@@ -4,19 +4,132 @@ Scores of BM25 and of the towers have nothing in common, ranks have. Cormack, Cl
 
     score(p) = Σ_r weight_r / (constant + rank of p in ranking r),  ranks from 1
 
-A ranking without the product adds nothing.
+A ranking without the product adds nothing. Weight and constant are chosen on selection requests (`tune`): equal weights
+suit rankings that are about as good as each other.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uepp.artifacts import read_json
+from uepp.errors import InputError
 
 DEPTH = 1_000
 """Results of each system that are fused, at least: with another depth a fusion is another ranking, so evaluation and
 serving, and all pages up to it, take the same."""
 CONSTANT = 60.0
 """The paper's: high enough that no single first rank decides."""
+FUSION = "fusion.json"
+"""In an export: how the towers and BM25 are fused."""
+
+_CONSTANTS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+_WEIGHTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+_FIRST = 10
+_MIN_GAIN = 1e-3  # recall on selection requests that is noise
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How the towers' ranking and BM25's become one.
+
+    Args:
+        weight: of the towers, > 0; BM25's is 1.
+        constant: ≥ 0, see above.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    weight: float = 1.0
+    constant: float = CONSTANT
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not (self.weight > 0 and self.constant >= 0):
+            raise ValueError(f"weight = {self.weight}, constant = {self.constant}: expected > 0 and ≥ 0")
+
+    @classmethod
+    def read(cls, export: Path) -> "FusionSettings":
+        """Of an export; one that has none takes the defaults.
+
+        Raises:
+            InputError: a damaged file.
+        """
+        path = export / FUSION
+        if not path.exists():
+            return cls()
+        facts = read_json(path)
+        try:
+            return cls(float(facts["weight"]), float(facts["constant"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not settings of a fusion ({error})") from None
+
+    def fuse(
+        self, towers: NDArray[np.integer], by_words: NDArray[np.integer], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`fuse` of the towers' rankings [B, K] and BM25's [B, K'] with these settings."""
+        return fuse([towers, by_words], k, weights=[self.weight, 1.0], constant=self.constant)
+
+
+def tune(
+    towers: NDArray[np.integer], by_words: NDArray[np.integer], targets: Sequence[Sequence[int]], k: int = 100
+) -> dict[str, Any]:
+    """Choose the settings by Recall@k on selection requests, and of those within .001 of the best by Recall@10.
+
+    The defaults stay where nothing is better by more than .001.
+
+    Args:
+        towers: product indexes int [B, K], best first, -1: none.
+        by_words: int [B, K'], likewise.
+        targets: wanted products of each request; -1 is one that the catalogue lacks, a miss.
+        k: results that count.
+
+    Returns:
+        For `fusion.json`: `weight`, `constant`, `num_requests`, and where there are any `recall@k`, `recall@10`, both
+        also of the `towers` and `bm25` alone, and `tried`: all settings with theirs.
+    """
+    asked = [row for row, wanted in enumerate(targets) if len(wanted)]
+    if not asked:
+        return {**asdict(FusionSettings()), "num_requests": 0}
+    grid = [FusionSettings()]
+    grid += [each for c in _CONSTANTS for w in _WEIGHTS if (each := FusionSettings(w, c)) != grid[0]]
+    depths = (_FIRST, k)
+    recalls = np.zeros((2, len(grid)))
+    alone = np.zeros((2, 2))
+    for row in asked:
+        products, ranks = _ranked([towers[row], by_words[row]])
+        wanted = np.unique([product for product in targets[row] if product >= 0])
+        num_wanted = len(wanted) + sum(product < 0 for product in targets[row])
+        places = np.flatnonzero(np.isin(products, wanted))
+        for system, own in enumerate(ranks):
+            alone[:, system] += [np.count_nonzero(own[places] <= depth) / num_wanted for depth in depths]
+        for number, settings in enumerate(grid):
+            values = _values(ranks, [settings.weight, 1.0], settings.constant)
+            found = np.array([_place(values, ranks[0], place) for place in places.tolist()])
+            recalls[:, number] += [np.count_nonzero(found < depth) / num_wanted for depth in depths]
+    recalls, alone = recalls / len(asked), alone / len(asked)
+    good = np.flatnonzero(recalls[1] >= recalls[1].max() - _MIN_GAIN)
+    best = int(good[np.argmax(recalls[0, good])])  # the first of equal ones
+    if 0 in good and recalls[0, 0] >= recalls[0, best] - _MIN_GAIN:
+        best = 0
+    names = [f"recall@{depth}" for depth in depths]
+
+    def named(values: NDArray[np.float64]) -> dict[str, float]:
+        return {name: round(float(value), 4) for name, value in zip(names, values, strict=True)}
+
+    return {
+        **asdict(grid[best]),
+        "num_requests": len(asked),
+        **named(recalls[:, best]),
+        "towers": named(alone[:, 0]),
+        "bm25": named(alone[:, 1]),
+        "tried": [{**asdict(each), **named(recalls[:, number])} for number, each in enumerate(grid)],
+    }
 
 
 def fuse(
@@ -58,15 +171,34 @@ def fuse(
 def _fuse_one(
     rows: Sequence[NDArray[np.integer]], weights: Sequence[float], constant: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    products, ranks = _ranked(rows)
+    values = _values(ranks, weights, constant)
+    order = np.lexsort((products, *reversed(ranks), -values))
+    return products[order], values[order]
+
+
+def _ranked(rows: Sequence[NDArray[np.integer]]) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
+    """All products of some rankings, and their ranks in each, from 1, infinite where it lacks them."""
     products = np.unique(np.concatenate(rows))
     products = products[products >= 0].astype(np.int64)
-    values = np.zeros(len(products))
     ranks = []
-    for row, weight in zip(rows, weights, strict=True):
+    for row in rows:
         rank = np.full(len(products), np.inf)
         is_there = row >= 0
         rank[np.searchsorted(products, row[is_there])] = np.flatnonzero(is_there) + 1.0
-        values += weight / (constant + rank)
         ranks.append(rank)
-    order = np.lexsort((products, *reversed(ranks), -values))
-    return products[order], values[order]
+    return products, ranks
+
+
+def _values(ranks: Sequence[NDArray[np.float64]], weights: Sequence[float], constant: float) -> NDArray[np.float64]:
+    values = np.zeros(len(ranks[0]))
+    for rank, weight in zip(ranks, weights, strict=True):
+        values += weight / (constant + rank)
+    return values
+
+
+def _place(values: NDArray[np.float64], first: NDArray[np.float64], product: int) -> int:
+    """Place of a product of two rankings in their fusion, from 0: of equal values the first ranking decides."""
+    value = values[product]
+    is_before = (values > value) | ((values == value) & (first < first[product]))
+    return int(np.count_nonzero(is_before))

@@ -1,22 +1,26 @@
 """The story of `uepp export`: checkpoint → SavedModels → vectors → index."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 import uepp
 from uepp.artifacts import fingerprint, read_json, sha256, write_json
-from uepp.config import save_config
+from uepp.config import HistoryConfig, save_config
 from uepp.data.schema import read_products
 from uepp.errors import InputError
-from uepp.evaluation.baselines import lexical_texts
+from uepp.evaluation.baselines import Lexical, Towers, lexical_texts
 from uepp.evaluation.requests import Requests, load_requests
 from uepp.evaluation.systems import settings_of
 from uepp.features.catalog import read_text_vectors
 from uepp.features.fitted import Fitted
 from uepp.features.text_encoder import GENERATED
+from uepp.lexical import fusion
 from uepp.lexical.bm25 import BM25
 from uepp.model.towers import build_two_tower
 from uepp.pipeline.stored import config_with_index, generated_queries, read_run
@@ -27,6 +31,8 @@ from uepp.retrieval.operations import not_in_tensorflow_serving
 from uepp.retrieval.product_index import choose_spec
 from uepp.runs.directory import announced
 from uepp.training.loop import restore
+
+_FUSED_REQUESTS = 1_000  # that fusion is tuned on, at most: each is compared with the whole catalogue
 
 
 def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | None = None) -> None:
@@ -50,7 +56,8 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
     fitted = Fitted.load(run_dir / "features", config.features)
     generated = None if fitted.text_encoder is None else generated_queries(fitted.text_encoder)
     bm25: dict[str, dict[str, Any]] = {}
-    lexical = None
+    lexical: BM25 | None = None
+    tune_fusion: Callable[[Path], dict[str, Any]] | None = None
     if tune:
         with announced(console, "tuning of BM25", run_dir=run_dir):
             selection = load_requests(mined / "requests.parquet", "selection", products)
@@ -61,6 +68,9 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
             bm25, lexical = _tune_bm25(run_dir / "baselines", version, products, selection, generated)
             if not len(selection):
                 console.print("  note: no request on the selection days, so BM25 has its default settings")
+        tune_fusion = partial(
+            _tune_fusion, history=config.history, lexical=lexical, selection=selection, console=console
+        )
     was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
     with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
@@ -73,6 +83,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
             mined=mined,
             bm25=bm25,
             lexical=lexical,
+            tune_fusion=tune_fusion,
             generated=generated,
             run_id=facts["run_id"],
             text_vectors=read_text_vectors(config, run_dir / "features"),
@@ -146,6 +157,38 @@ def _tune_bm25(
         return chosen, indexes[better]
     texts = lexical_texts(products, generated if better == "bm25_expanded" else None)
     return chosen, BM25.build(texts, "tuned", settings_of(chosen[better]))
+
+
+def _tune_fusion(
+    folder: Path, *, history: HistoryConfig, lexical: BM25, selection: Requests, console: Console
+) -> dict[str, Any]:
+    """What `fusion.json` says: how towers and BM25 are fused, chosen on at most 1,000 selection requests.
+
+    Args:
+        folder: what is to become an export, with towers and vectors.
+        history: of the configuration.
+        lexical: the export's BM25.
+        selection: requests to choose on.
+        console: is told.
+    """
+    if len(selection) > _FUSED_REQUESTS:
+        rows = np.random.default_rng(1).choice(len(selection), _FUSED_REQUESTS, replace=False)
+        selection = selection.take(np.sort(rows))
+    if not len(selection):
+        return fusion.tune(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), [])
+    limit = int(selection.num_products.max())
+    towers, by_words = (
+        system.rank(selection.raw, fusion.DEPTH, limit) for system in (Towers(folder, history), Lexical(lexical))
+    )
+    chosen = fusion.tune(towers, by_words, selection.target_lists())
+    if chosen["num_requests"]:
+        console.print(
+            f"  fused with BM25, the towers weigh {chosen['weight']:g} at constant {chosen['constant']:g}: recall@100 "
+            f"{chosen['recall@100']:.3f} on the selection days, {chosen['towers']['recall@100']:.3f} alone",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return chosen
 
 
 def _kept(folder: Path, names: list[str], version: str) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from uepp.features.inputs import Inputs, ProductFeatures, QueryFeatures
 from uepp.features.readers.text import TEXT_VECTORS
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25
+from uepp.lexical.fusion import FUSION
 from uepp.model.towers import Tower, TwoTower
 from uepp.retrieval.embed import load_tower, write_vectors
 from uepp.retrieval.product_index import carried_point, choose_spec, write_product_index
@@ -73,6 +74,7 @@ def write_export(
     generated: pa.Table | None,
     run_id: str,
     lexical: BM25 | None = None,
+    tune_fusion: Callable[[Path], dict[str, Any]] | None = None,
     text_vectors: np.ndarray | None = None,
 ) -> None:
     """Write `export/`, whole or not at all.
@@ -88,6 +90,7 @@ def write_export(
         generated: queries that a model generated for the products; none: there are none.
         run_id: of the run; the manifest repeats it.
         lexical: the BM25 to fuse with at serving; none: no fusion.
+        tune_fusion: of the folder with towers and vectors what `fusion.json` says; none: the defaults hold.
         text_vectors: float32 [N, d], what a frozen text encoder makes of the products; none: it encodes them, again.
 
     Raises:
@@ -120,6 +123,8 @@ def write_export(
             write_json(folder / f"{name}.json", settings)
         if lexical is not None:
             lexical.save(folder / LEXICAL)
+        if tune_fusion is not None:
+            write_json(folder / FUSION, tune_fusion(folder))
         if generated is not None:
             pq.write_table(generated, folder / GENERATED)
         write_product_index(folder, config.export.index, tuned)

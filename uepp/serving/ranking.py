@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uepp.lexical.fusion import fuse
+from uepp.lexical.fusion import FusionSettings
 from uepp.relevance.ranking_features import Asked
 from uepp.serving.requests import Features
 
@@ -126,7 +126,9 @@ def of_towers(rows: np.ndarray, scores: np.ndarray, similarities: np.ndarray, mi
     return Ranking(rows[is_kept], scores[is_kept], similarities[is_kept], ranks, np.zeros_like(ranks))
 
 
-def fused(towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, depth: int) -> Ranking:
+def fused(
+    towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, depth: int, settings: FusionSettings
+) -> Ranking:
     """Both rankings as one, by reciprocal ranks.
 
     The threshold of similarity is for what the towers find: BM25 is there for what they do not understand.
@@ -136,8 +138,9 @@ def fused(towers: Ranking, lexical_rows: np.ndarray, similarities: np.ndarray, d
         lexical_rows: what BM25 found: product indexes int64 [K], best first.
         similarities: float32 [K], cosines of these.
         depth: products kept, at most.
+        settings: of the export.
     """
-    rows, scores = (part[0] for part in fuse([towers.rows[np.newaxis], lexical_rows[np.newaxis]], depth))
+    rows, scores = (part[0] for part in settings.fuse(towers.rows[np.newaxis], lexical_rows[np.newaxis], depth))
     rows, scores = rows[rows >= 0], scores[rows >= 0]
     of_towers, of_words = _places(rows, towers.rows), _places(rows, lexical_rows)
     all_similarities = np.concatenate([towers.similarities, similarities])

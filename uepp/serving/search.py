@@ -16,6 +16,7 @@ from uepp.config import load_config
 from uepp.errors import InputError
 from uepp.lexical.bm25 import BM25
 from uepp.lexical.fusion import DEPTH as FUSION_DEPTH
+from uepp.lexical.fusion import FusionSettings
 from uepp.relevance.ranker import Ranker, has_ranker, load_lightgbm, read_ranker
 from uepp.relevance.ranking_features import Asked
 from uepp.retrieval.boosting import read_boosting
@@ -112,6 +113,7 @@ class Searcher:
         self._vectors = ProductVectors.open(export)
         self.has_boosting = read_boosting(export) is not None
         self._lexical = BM25.load(export / LEXICAL) if (export / LEXICAL).is_dir() else None
+        self._fusion = FusionSettings.read(export)
         self.catalogue = Catalogue(export)
         self.people = People(export, self.catalogue.products)
         names = tower_inputs(self._query_tower)
@@ -285,7 +287,7 @@ class Searcher:
             with self._timed("fusion"):
                 similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
                 by_depth[number] = [
-                    fused(towers, rows[:depth], similarities[:depth], depth)
+                    fused(towers, rows[:depth], similarities[:depth], depth, self._fusion)
                     for towers, depth in zip(by_depth[number], questions[number].depths, strict=True)
                 ]
         rankings = {number: of_depths[0] for number, of_depths in by_depth.items()}
