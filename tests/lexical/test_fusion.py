@@ -120,7 +120,7 @@ def test_recall_of_each_setting_is_that_of_its_fusion() -> None:
     targets[7] = []  # says nothing
     tuned = tune(towers, by_words, targets, k=14)
     assert tuned["num_requests"] == 29
-    assert len(tuned["tried"]) == 48
+    assert len(tuned["tried"]) == 54
     for row in tuned["tried"]:
         for depth in (10, 14):
             found = FusionSettings(row["weight"], row["constant"]).fuse(towers, by_words, depth)[0]
@@ -131,7 +131,7 @@ def test_recall_of_each_setting_is_that_of_its_fusion() -> None:
             ]
             assert row[f"recall@{depth}"] == pytest.approx(np.mean(recalls), abs=1e-4)
     best = max(row["recall@14"] for row in tuned["tried"])
-    assert tuned["recall@14"] >= best - 0.0051
+    assert tuned["recall@14"] >= best - 0.0031
     chosen = next(
         row for row in tuned["tried"] if (row["weight"], row["constant"]) == (tuned["weight"], tuned["constant"])
     )
