@@ -3,8 +3,8 @@
     python benchmarks/bm25.py [--products 50000] [--queries 500] [--seed 1]
 
 Both get the same generated titles, already cut into words, and the same k1 and b; the ratios are ours / bm25s
-(below 1: ours is faster; bm25s selects the best among all products, ours among those with a positive score, which
-is much less where most are zero). The tuned strength is timed beside them: what the strongest opponent costs.
+(below 1: ours is faster; bm25s selects the best among all products, ours among those above what a sample says of the
+k-th, or with a positive score). The tuned strength is timed beside them: what the strongest opponent costs.
 Prints one JSON object of rows {name, value or ratio, goal, ok}.
 """
 

@@ -487,18 +487,24 @@ def test_what_a_study_says_is_text() -> None:
 
 
 def test_a_narrow_terminal_gets_the_table_in_parts() -> None:
-    one = {"seed": 1, "seconds": {"step": 1.491}, "report": scores(0.5, 0.25), "selection": scores(0.5, 0.125)}
-    results = {"description": "", "columns": {}, "variants": {f"a variant with a long name, {n}": [one] for n in "ab"}}
-    for width in (40, 80, 200):
+    def cells(recall: float) -> list[dict[str, Any]]:
+        return [
+            {"seed": seed, "seconds": {"step": 1.491}, "report": scores(0.5, recall), "selection": scores(0.5, 0.125)}
+            for seed in (1, 2)
+        ]
+
+    variants = {"a variant with a long name, a": cells(0.25), "a variant with a long name, b": cells(0.75)}
+    references = {"a variant with a long name, b": "a variant with a long name, a"}
+    results = {"description": "", "columns": {}, "variants": variants, "references": references}
+    figures = [row.split(" | ") for row in study.markdown(results).splitlines() if row.startswith("| a variant")]
+    expected = sorted(" ".join(row[1:]).replace("\\*", "*").replace("|", " ") for row in figures)
+    assert any("+.500 ± .000*" in row for row in expected)
+    for width in (40, 60, 80, 400):
         console = Console(width=width)
         with console.capture() as capture:
             study.print_study(results, console)
         text = capture.get()
-        assert "…" not in text
         assert all(len(line) <= width for line in text.splitlines())
-        words = text.split()
-        assert [words.count(figure) for figure in (".250", "1491", ".125")] == [
-            2 * sum(cell == figure for cell in study.markdown(results).splitlines()[2].split(" | "))
-            for figure in (".250", "1491", ".125")
-        ]
-        assert (text.count("┏") == 1) == (width == 200)
+        for figure in (".250 ± .000", ".750 ± .000", "+.500 ± .000*", "1491"):
+            assert text.count(figure) == sum(row.count(figure) for row in expected), (width, figure)
+        assert (text.count("┏") == 2) == (width == 400)

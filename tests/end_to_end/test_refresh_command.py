@@ -151,7 +151,12 @@ def made(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Made:
     features = fit_quality(values, num_known)
     facts = {"features": [{**feature.to_json(), "weight": 0.1 + n / 10} for n, feature in enumerate(features)]}
     quality = standardized_quality(values, features)
-    rebuild_index(run / "export", config.export, lambda folder: write_boosting(folder, quality, facts))
+
+    def tuned(folder: Path) -> None:
+        write_boosting(folder, quality, facts)
+        write_json(folder / "fusion.json", {"weight": 3.0, "constant": 5.0})
+
+    rebuild_index(run / "export", config.export, tuned)
     return made
 
 
@@ -241,7 +246,7 @@ def test_a_refresh_is_a_full_export_of_the_new_catalogue(
 
     # What does not depend on the catalogue is what it was.
     after = contents(export)
-    assert after.keys() == before.keys()
+    assert after.keys() == before.keys() > {"fusion.json"}
     changed = {name.split("/")[0] for name in before if before[name] != after[name]}
     tables = {"products.parquet", "product_ids.parquet", "neighbors.parquet", "quality.npy"}
     assert changed == {*tables, "vectors", "lexical", "index.faiss", "manifest.json"}

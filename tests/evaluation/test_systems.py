@@ -18,7 +18,8 @@ from uepp.errors import InputError
 from uepp.evaluation.requests import Requests, Targets
 from uepp.evaluation.systems import LABELS, OPPONENTS, SYSTEMS, Known, chosen_opponents
 from uepp.features.requests import PastEvents, RawRequests
-from uepp.lexical.bm25 import DEFAULT_SETTINGS
+from uepp.lexical.bm25 import BM25, DEFAULT_SETTINGS, BM25Settings
+from uepp.lexical.fusion import FusionSettings
 
 MOMENT = pa.timestamp("us", "UTC")
 WITHOUT_TOWERS = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain", "bm25_title", "random_walk")
@@ -184,3 +185,36 @@ def test_without_selection_requests_settings_are_the_start(tmp_path: Path) -> No
     assert of.used["bm25_title"]["weights"] == dict(DEFAULT_SETTINGS["tuned"].weights)
     plain, times_quality = (SYSTEMS[name].fit(of).rank(REQUESTS, 6, 6) for name in ("bm25", "bm25_quality"))
     np.testing.assert_array_equal(plain, times_quality)
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_the_fusion_is_the_servers(tmp_path: Path, expanded: bool) -> None:
+    """With the export's weight and constant, and the BM25 that it serves: "loud" is only in a generated query."""
+    export = write_export(tmp_path / "export")
+    write_json(export / "fusion.json", {"weight": 0.4, "constant": 1.0})
+    titles = pq.read_table(export / "products.parquet")["title"].to_pylist()
+    generated = ["", "", "", "", "", "loud mug"]
+    pq.write_table(
+        pa.table({"product_id": [f"p{row}" for row in range(6)], "queries": [[text] for text in generated]}),
+        export / "generated_queries.parquet",
+    )
+    weights = {"word": 1.0, "generated": 2.0} if expanded else {"word": 1.0}
+    write_json(export / "bm25.json", {"k1": 1.0, "b": 0.5, "weights": {"word": 1.0}})
+    write_json(export / "bm25_expanded.json", {"k1": 1.0, "b": 0.5, "weights": {"word": 1.0, "generated": 2.0}})
+    texts = {"title": titles, "generated": generated}
+    index = BM25.build(texts, "tuned", BM25Settings(1.0, 0.5, weights))
+    index.save(export / "lexical")
+    towers = np.array([[3, 2, 0, -1], [1, 4, 5, 0]])
+
+    class Stub:
+        def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
+            return towers
+
+    fitted = known(export, tmp_path)
+    fitted.__dict__["towers"] = Stub()
+    queries = ["gold", "loud mug"]
+    found = SYSTEMS["fusion"].fit(fitted).rank(RawRequests(queries), 4, 6)
+    by_words = index.search(queries, 6)[0]
+    assert found.tolist() == FusionSettings(0.4, 1.0).fuse(towers, by_words, 4)[0].tolist()
+    assert found.tolist() != FusionSettings().fuse(towers, by_words, 4)[0].tolist()
+    assert fitted.used["fusion"] == {"weight": 0.4, "constant": 1.0}

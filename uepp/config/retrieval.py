@@ -17,11 +17,23 @@ class ExportConfig(Stage):
         "of products",
     )
     embed_batch_size: int = Field(1_024, ge=1)
+    fusion_at: tuple[int, ...] = Field(
+        (10, 100),
+        min_length=1,
+        description="K of the Recall@K whose mean the fusion with BM25 is to maximise, on the selection days",
+    )
 
     @field_validator("index")
     @classmethod
     def _known_index(cls, text: str) -> str:
         return str(parse_spec(text))
+
+    @field_validator("fusion_at")
+    @classmethod
+    def _different(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        if min(numbers) < 1 or len(set(numbers)) < len(numbers):
+            raise ValueError("must be different numbers of at least 1")
+        return tuple(sorted(numbers))
 
 
 class BoostingConfig(Stage):

@@ -150,7 +150,9 @@ def _fusion(known: Known) -> Fusion:
     depth = max(DEPTH, *known.config.evaluation.recall_at)
     settings = FusionSettings.read(known.export)
     known.used["fusion"] = asdict(settings)
-    return Fusion(known.towers, Lexical(known.tuned_bm25), depth, settings)
+    is_expanded = known.has("lexical") and BM25.load(known.export / "lexical").settings.weights.get("generated")
+    by_words = _expanded_bm25(known) if is_expanded else Lexical(known.tuned_bm25)
+    return Fusion(known.towers, by_words, depth, settings)
 
 
 def _ranked(known: Known) -> RankedTowers:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import uepp
 from uepp.artifacts import fingerprint, read_json, sha256, write_json
-from uepp.config import HistoryConfig, save_config
+from uepp.config import Config, save_config
 from uepp.data.schema import read_products
 from uepp.errors import InputError
 from uepp.evaluation.baselines import Lexical, Towers, lexical_texts
@@ -36,12 +36,12 @@ _FUSED_REQUESTS = 1_000  # that fusion is tuned on, at most: each is compared wi
 
 
 def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | None = None) -> None:
-    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25's settings, manifest, in `run_dir/export`.
+    """Newest checkpoint → SavedModels, vectors, index, the tuned BM25 and fusion, manifest, in `run_dir/export`.
 
     Args:
         run_dir: a trained run.
         console: for progress.
-        tune: whether to tune BM25; without, the export cannot be compared with it.
+        tune: whether to tune BM25 and its fusion with the towers; without, the export has neither.
         index: spec of the index, which becomes the run's; none: the run's.
 
     Raises:
@@ -68,9 +68,7 @@ def export(run_dir: Path, console: Console, *, tune: bool = True, index: str | N
             bm25, lexical = _tune_bm25(run_dir / "baselines", version, products, selection, generated)
             if not len(selection):
                 console.print("  note: no request on the selection days, so BM25 has its default settings")
-        tune_fusion = partial(
-            _tune_fusion, history=config.history, lexical=lexical, selection=selection, console=console
-        )
+        tune_fusion = partial(_tune_fusion, config=config, lexical=lexical, selection=selection, console=console)
     was_boosted, had_ranker = (run_dir / "export" / BOOSTING).exists(), has_ranker(run_dir / "export")
     with announced(console, "export", run_dir=run_dir):
         model = restore(lambda: build_two_tower(config, fitted), config, run_dir)
@@ -160,13 +158,13 @@ def _tune_bm25(
 
 
 def _tune_fusion(
-    folder: Path, *, history: HistoryConfig, lexical: BM25, selection: Requests, console: Console
+    folder: Path, *, config: Config, lexical: BM25, selection: Requests, console: Console
 ) -> dict[str, Any]:
     """What `fusion.json` says: how towers and BM25 are fused, chosen on at most 1,000 selection requests.
 
     Args:
         folder: what is to become an export, with towers and vectors.
-        history: of the configuration.
+        config: of the run.
         lexical: the export's BM25.
         selection: requests to choose on.
         console: is told.
@@ -178,13 +176,17 @@ def _tune_fusion(
         return fusion.tune(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), [])
     limit = int(selection.num_products.max())
     towers, by_words = (
-        system.rank(selection.raw, fusion.DEPTH, limit) for system in (Towers(folder, history), Lexical(lexical))
+        system.rank(selection.raw, fusion.DEPTH, limit) for system in (Towers(folder, config.history), Lexical(lexical))
     )
-    chosen = fusion.tune(towers, by_words, selection.target_lists())
+    chosen = fusion.tune(towers, by_words, selection.target_lists(), config.export.fusion_at)
     if chosen["num_requests"]:
+        names = [f"recall@{k}" for k in config.export.fusion_at]
+        figures = [
+            ", ".join(f"{one[name]:.3f}" for name in names) for one in (chosen, chosen["towers"], chosen["bm25"])
+        ]
         console.print(
-            f"  fused with BM25, the towers weigh {chosen['weight']:g} at constant {chosen['constant']:g}: recall@100 "
-            f"{chosen['recall@100']:.3f} on the selection days, {chosen['towers']['recall@100']:.3f} alone",
+            f"  fused with BM25, the towers weigh {chosen['weight']:g} at constant {chosen['constant']:g}: "
+            f"{', '.join(names)} on the selection days {figures[0]}; the towers alone {figures[1]}, BM25 {figures[2]}",
             highlight=False,
             soft_wrap=True,
         )

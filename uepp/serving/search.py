@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,8 @@ class Searcher:
         run_dir: a run with an export; its manifest is checked.
         cache: of rankings; none: each is computed.
         depth: products that are ranked and cached for a request, at least.
-        observe: is told the seconds of each part of the work: features, cache, tower, index, lexical, fusion, ranker,
-            hits.
+        observe: is told the seconds of each part of the work: features, cache, tower, index, lexical (from a thread of
+            its own, beside the others), fusion (with the wait for lexical), ranker, hits.
         go_on: see `check_manifest`.
 
     Attributes:
@@ -266,6 +266,14 @@ class Searcher:
             for number, question in enumerate(questions)
             if question.fusion and self._lexical is not None
         }
+        try:
+            return self._of_all(questions, by_words)
+        finally:  # where the tower fails, nobody waits for what is not begun
+            for found_by_words in by_words.values():
+                found_by_words.cancel()
+
+    def _of_all(self, questions: Sequence[Question], by_words: Mapping[int, Future[np.ndarray]]) -> list[Ranking]:
+        """Rankings of the questions, of which some, by number, are fused with what BM25 will have found."""
         with self._timed("tower"):
             inputs = self.reader.inputs([question.features for question in questions])
             vectors = self._query_tower(**inputs)["embedding"].numpy()
@@ -283,8 +291,8 @@ class Searcher:
                     of_towers(rows[:depth], scores[:depth], similarities[:depth], least) for depth in depths
                 ]
         for number, found_by_words in by_words.items():
-            rows = found_by_words.result()
             with self._timed("fusion"):
+                rows = found_by_words.result()
                 similarities = self._vectors.similarities(vectors[number : number + 1], rows[np.newaxis])[0]
                 by_depth[number] = [
                     fused(towers, rows[:depth], similarities[:depth], depth, self._fusion)

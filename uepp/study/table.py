@@ -178,8 +178,10 @@ def _tables(
     names = [place for place, heading in enumerate(head) if heading in _NAMES]
     needs = [_width([*heading.split(), *(row[place] for row in rows)]) for place, heading in enumerate(head)]
     left = width - 1
+    widest = max(need for place, need in enumerate(needs) if place not in names)
     for place in names:
-        needs[place] = min(needs[place], max(_NARROWEST, width // (2 * len(names))))
+        share = (width - 1 - widest) // len(names)
+        needs[place] = min(needs[place], max(_NARROWEST, width // (2 * len(names))), max(share, _BORDER + 1))
         left -= needs[place]
     parts: list[list[int]] = [[]]
     for place in range(len(head)):
