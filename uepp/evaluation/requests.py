@@ -92,6 +92,12 @@ class Requests:
             is_signed_in=self.is_signed_in[rows],
         )
 
+    def drawn(self, most: int) -> np.ndarray:
+        """Rows of at most so many requests, always the same ones, int64 [n], increasing."""
+        if len(self) <= most:
+            return np.arange(len(self))
+        return np.sort(np.random.default_rng(1).choice(len(self), most, replace=False))
+
     def target_lists(self) -> list[list[int]]:
         """Target product indexes, a list a request."""
         lists: list[list[int]] = [[] for _ in self.queries]

@@ -26,6 +26,7 @@ from rich.progress import Progress
 from uepp.artifacts import atomic_directory, read_json, write_json
 from uepp.errors import InputError
 from uepp.lexical.analysis import Analyzer, Kind, Strength
+from uepp.lexical.best import best_of
 from uepp.lexical.term_index import Bags, TermIndex
 
 MAIN_FIELDS = ("title", "tags")
@@ -83,7 +84,6 @@ _GRID: tuple[tuple[str, tuple[float, ...]], ...] = (
 )
 _K1_RANGE, _B_RANGE = (0.1, 3.0), (0.0, 1.0)
 _NUM_TRIALS = 20
-_SAMPLED = 64
 MIN_GAIN = 1e-3  # a choice that gains less on the selection requests is noise: the earlier one stays
 
 
@@ -185,7 +185,7 @@ class BM25:
                 scored = self._score(query)[:limit]
                 if multiplier is not None:
                     scored *= multiplier[:limit]
-                found, values = _best(scored, k)
+                found, values = best_of(scored, k)
                 product_index[row, : len(found)], scores[row, : len(found)] = found, values
             else:
                 product_index[row], scores[row] = product_index[same], scores[same]
@@ -367,35 +367,3 @@ def thinned(requests: list[tuple[str, Sequence[int]]], size: int) -> list[tuple[
     ]
     kept = sorted(sorted(range(len(requests)), key=keys.__getitem__)[:size])
     return [requests[position] for position in kept]
-
-
-def _best(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Positions and values of the k highest positive scores, ties by position."""
-    candidates = _among_best(scores, k)
-    values = scores[candidates]
-    if len(candidates) > k:
-        threshold = np.partition(values, -k)[-k]
-        above = values > threshold
-        level = np.flatnonzero(values == threshold)[: k - np.count_nonzero(above)]
-        above[level] = True
-        candidates, values = candidates[above], values[above]
-    order = np.lexsort((candidates, -values))
-    return candidates[order], values[order]
-
-
-def _among_best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Positions, increasing, that hold the k highest positive scores, with ties by position, and few others.
-
-    Half of a large catalogue has something in common with a query. So every 64th score says first from where on about
-    1.5 · k are; where it says so wrongly, all that are positive are given.
-    """
-    sample = scores[::_SAMPLED]
-    rank = int(1.5 * k / _SAMPLED) + 8
-    if len(sample) > rank and (least := np.partition(sample, -rank)[-rank]) > 0:
-        above = np.flatnonzero(scores > least)
-        if len(above) >= k:
-            return above
-        level = np.flatnonzero(scores == least)[: k - len(above)]
-        if len(above) + len(level) == k:
-            return np.sort(np.concatenate((above, level)))
-    return np.flatnonzero(scores > 0)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from uepp.artifacts import read_json
 from uepp.errors import InputError
+from uepp.lexical.bm25 import MIN_GAIN
 
 DEPTH = 1_000
 """Results of each system that are fused, at least: with another depth a fusion is another ranking, so evaluation and
@@ -29,7 +30,6 @@ FUSION = "fusion.json"
 
 _CONSTANTS = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
-_MIN_GAIN = 1e-3  # recall on selection requests that is noise
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def tune(
     recalls, alone = recalls / len(asked), alone / len(asked)
     means = recalls.mean(axis=1)
     best = int(np.argmax(means))
-    if means[best] <= means[0] + _MIN_GAIN:
+    if means[best] <= means[0] + MIN_GAIN:
         best = 0
 
     def named(values: NDArray[np.float64]) -> dict[str, float]:

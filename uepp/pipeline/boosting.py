@@ -80,7 +80,9 @@ def boost(
                 "tuned there and needs at least 2"
             )
         before = Towers(export_dir, config.history)
-        selection = _window(requests["selection"].take(_drawn(requests["selection"])), before, quality, settings.at)
+        selection = _window(
+            requests["selection"].take(requests["selection"].drawn(_MAX_REQUESTS)), before, quality, settings.at
+        )
     spread = similarity_spread(selection.candidates.rank(np.zeros(len(features))))
     if spread <= 0:
         raise InputError(
@@ -117,7 +119,7 @@ def boost(
             if is_boosted:
                 after = Towers(export_dir, config.history, is_boosted=True, like=before)
                 result["report"] = compare(before, after, report, segments, config.evaluation.recall_at)
-            drawn = _drawn(report)
+            drawn = report.drawn(_MAX_REQUESTS)
             followed = _window(report.take(drawn), before, quality, settings.at)
             of_drawn = Segments(segments.labels[drawn], segments.rule)
             result["trade_off"] = trade_off(followed, of_drawn, space, tuned.best, tuned.scale)
@@ -156,13 +158,6 @@ def _with(config: Config, run_dir: Path, **changes: Any) -> Config:
     options = {"at": "--at", "num_trials": "--trials", "max_boost": "--max-boost"}
     given = [Given(options[key], {"boosting": {key: value}}) for key, value in changes.items() if value is not None]
     return load_config(str(run_dir / "config.yaml"), given=given) if given else config
-
-
-def _drawn(requests: Requests) -> np.ndarray:
-    """Rows of at most `_MAX_REQUESTS` requests, always the same ones."""
-    if len(requests) <= _MAX_REQUESTS:
-        return np.arange(len(requests))
-    return np.sort(np.random.default_rng(1).choice(len(requests), _MAX_REQUESTS, replace=False))
 
 
 def _window(requests: Requests, towers: Towers, quality: np.ndarray, at: int) -> Window:

@@ -169,9 +169,7 @@ def _tune_fusion(
         selection: requests to choose on.
         console: is told.
     """
-    if len(selection) > _FUSED_REQUESTS:
-        rows = np.random.default_rng(1).choice(len(selection), _FUSED_REQUESTS, replace=False)
-        selection = selection.take(np.sort(rows))
+    selection = selection.take(selection.drawn(_FUSED_REQUESTS))
     if not len(selection):
         return fusion.tune(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), [])
     limit = int(selection.num_products.max())
