@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from uepp.evaluation import random_walk
-from uepp.evaluation.random_walk import RandomWalk
+from uepp.evaluation.random_walk import RandomWalk, WalkSettings
+from uepp.evaluation.requests import Requests, Targets
 from uepp.features.requests import RawRequests
 
 PRODUCTS = pa.table({"product_id": [f"p{n}" for n in range(6)]})
@@ -82,6 +83,51 @@ def test_a_walk_keeps_the_likeliest_places(export: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(random_walk, "_KEPT", 1)
     walk = RandomWalk(export, PRODUCTS)
     assert walk.rank(RawRequests(["red lamp"]), 6, 6)[0].tolist() == [0, -1, -1, -1, -1, -1]
+
+
+def requests(asked: list[tuple[str, int]], num_products: int = 6) -> Requests:
+    n = len(asked)
+    return Requests(
+        raw=RawRequests([query for query, _ in asked]),
+        day=np.array(["2024-05-01"] * n),
+        num_products=np.full(n, num_products),
+        targets=Targets(np.arange(n), np.array([product for _, product in asked], np.int64)),
+        is_repeat=np.zeros(n, bool),
+        is_signed_in=np.zeros(n, bool),
+    )
+
+
+def test_tuning_finds_what_the_selection_days_want(export: Path) -> None:
+    # After "blue chair" p1 was clicked and put into the cart, p2 bought: a purchase that weighs 9 puts p2 first.
+    walk = RandomWalk(export, PRODUCTS, WalkSettings(stop=1.0))
+    assert walk.rank(RawRequests(["blue chair"]), 1, 6).tolist() == [[2]]
+    chosen = walk.tune(requests([("blue chair", 1)] * 3), k=1)
+    assert {name: chosen[name] for name in ("weights", "stop", "recall@1", "num_requests")} == {
+        "weights": (1.0, 1.0, 1.0), "stop": 1.0, "recall@1": 1.0, "num_requests": 3,
+    }  # fmt: skip
+    assert chosen["tried"][0] == {"setting": "start", "value": None, "recall": 0.0}
+    # It is left as it was chosen, not as it was tried last.
+    assert walk.settings == WalkSettings((1.0, 1.0, 1.0), 1.0)
+    assert walk.rank(RawRequests(["blue chair"]), 1, 6).tolist() == [[1]]
+
+
+def test_what_gains_nothing_is_not_chosen(export: Path) -> None:
+    walk = RandomWalk(export, PRODUCTS)
+    assert {**walk.tune(requests([("blue chair", 2)]), k=3), "tried": []}["weights"] == WalkSettings().weights
+    assert walk.settings == WalkSettings()
+
+
+def test_without_requests_nothing_is_tuned(export: Path) -> None:
+    walk = RandomWalk(export, PRODUCTS)
+    assert walk.tune(requests([])) == {
+        "weights": (1.0, 3.0, 9.0), "stop": 0.5, "steps": 3, "entries": 10,
+        "recall@100": None, "num_requests": 0, "tried": [],
+    }  # fmt: skip
+
+
+def test_a_query_that_was_only_clicked_on_stays_when_clicks_weigh_nothing(export: Path) -> None:
+    walk = RandomWalk(export, PRODUCTS, WalkSettings(weights=(0.0, 1.0, 1.0)))
+    assert walk.rank(RawRequests(["garden", "red lamp"]), 2, 6).tolist() == [[-1, -1], [0, -1]]
 
 
 def test_an_empty_graph_finds_nothing(export: Path) -> None:

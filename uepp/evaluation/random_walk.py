@@ -2,11 +2,13 @@
 
 From a query a walker goes to a product that people interacted with after it, from there to another query that led to
 that product, and so on; at every product it stops with a fixed probability. A product's score is the probability
-to stop there. The paper names the retriever and no more; steps, weights and the way into the graph are ours.
+to stop there. The paper calls it highly tuned and says no more; the walk, and what is tuned of it, are ours.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +16,41 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from uepp.evaluation.measures import recalls
+from uepp.evaluation.requests import Requests
 from uepp.features.requests import RawRequests
 from uepp.features.text import normalized_queries
-from uepp.lexical.bm25 import BM25
+from uepp.lexical.bm25 import BM25, MIN_GAIN
 
-_WEIGHTS = {"clicks": 1.0, "carts": 3.0, "purchases": 9.0}
-_STEPS = 3
-_STOP = 0.5
-_ENTRIES = 10
 _KEPT = 2_000
 _AT_ONCE = 256
+_TYPES = ("clicks", "carts", "purchases")
+_MAX_REQUESTS = 1_000
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """What `RandomWalk.tune` chooses.
+
+    Attributes:
+        weights: of a click, a cart and a purchase on an edge, each ≥ 0.
+        stop: probability to stop at a product, in (0, 1].
+        steps: products that a walker comes to at most, ≥ 1.
+        entries: queries that one which the graph lacks starts from at most, ≥ 1.
+    """
+
+    weights: tuple[float, float, float] = (1.0, 3.0, 9.0)
+    stop: float = 0.5
+    steps: int = 3
+    entries: int = 10
+
+
+_GRID: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("weights", ((1.0, 1.0, 1.0), (1.0, 3.0, 9.0), (0.0, 1.0, 1.0), (1.0, 10.0, 100.0))),
+    ("stop", (0.15, 0.3, 0.5, 0.75)),
+    ("steps", (2, 3, 5)),
+    ("entries", (3, 10, 30)),
+)
 
 
 class RandomWalk:
@@ -35,23 +62,71 @@ class RandomWalk:
     Args:
         export: for its graph, which ends with the training window.
         products: the catalogue in product-index order.
+        settings: none: those before tuning.
+
+    Attributes:
+        settings: of the walk.
     """
 
-    def __init__(self, export: Path, products: pa.Table) -> None:
+    def __init__(self, export: Path, products: pa.Table, settings: WalkSettings | None = None) -> None:
         graph = pq.read_table(export / "graph.parquet")
         product_ids = pa.array(products.column("product_id").to_pylist())
         product = np.asarray(pc.fill_null(pc.index_in(graph.column("product_id"), product_ids), -1))
         texts = np.array(normalized_queries(graph.column("query").to_pylist()), object)
-        weight = np.sum([value * np.asarray(graph.column(name), float) for name, value in _WEIGHTS.items()], axis=0)
-        is_edge = (product >= 0) & (weight > 0) & (texts != "")
+        counts = np.stack([np.asarray(graph.column(name), float) for name in _TYPES], axis=1)
+        is_edge = (product >= 0) & (counts.sum(axis=1) > 0) & (texts != "")
         self._queries = sorted(set(texts[is_edge].tolist()))
         self._row_of = {text: row for row, text in enumerate(self._queries)}
         query = np.array([self._row_of[text] for text in texts[is_edge].tolist()], np.int64)
-        shape = (len(self._queries), products.num_rows)
-        edges = sp.csr_matrix((weight[is_edge], (query, product[is_edge])), shape)  # adds up what became one query
+        self._edges = (query, product[is_edge])
+        self._counts = counts[is_edge]
+        self._num_products = products.num_rows
+        self._entries = BM25.build({"title": self._queries}, "stemmed") if len(self._queries) else None
+        self.set(settings or WalkSettings())
+
+    def set(self, settings: WalkSettings) -> None:
+        """Walk by these settings from now on."""
+        self.settings = settings
+        shape = (len(self._queries), self._num_products)
+        weight = self._counts @ np.asarray(settings.weights)
+        edges = sp.csr_matrix((weight, self._edges), shape)  # adds up what became one query
+        edges.eliminate_zeros()
         self._to_products = _by_row(edges)
         self._to_queries = _by_row(sp.csr_matrix(edges.T))
-        self._entries = BM25.build({"title": self._queries}, "stemmed") if len(self._queries) else None
+
+    def tune(self, requests: Requests, k: int = 100) -> dict[str, Any]:
+        """Choose the settings one after the other by Recall@k on selection requests, of which at most 1,000 are drawn.
+
+        A choice that gains no more than .001 is not taken, as with BM25.
+
+        Args:
+            requests: of the selection window; without any, the settings stay as they are.
+            k: results that count.
+
+        Returns:
+            What `WalkSettings` has, `recall@k`, `num_requests`, and `tried`: each choice with the recall it gave.
+        """
+        requests = requests.take(requests.drawn(_MAX_REQUESTS))
+        if not len(requests):
+            return {**asdict(self.settings), f"recall@{k}": None, "num_requests": 0, "tried": []}
+        best, chosen = self._recall(requests, k), self.settings
+        tried: list[dict[str, Any]] = [{"setting": "start", "value": None, "recall": round(best, 4)}]
+        for name, values in _GRID:
+            before = chosen
+            for value in values:
+                changed = replace(before, **{name: value})
+                if changed == before:
+                    continue
+                self.set(changed)
+                recall = self._recall(requests, k)
+                tried.append({"setting": name, "value": value, "recall": round(recall, 4)})
+                if recall > best + MIN_GAIN:
+                    best, chosen = recall, changed
+            self.set(chosen)
+        return {**asdict(chosen), f"recall@{k}": best, "num_requests": len(requests), "tried": tried}
+
+    def _recall(self, requests: Requests, k: int) -> float:
+        return float(np.nanmean(recalls(self, requests, (k,))[k]))
 
     def rank(self, requests: RawRequests, k: int, num_products: int) -> np.ndarray:
         """See `uepp.evaluation.baselines.System`."""
@@ -81,7 +156,7 @@ class RandomWalk:
         unknown = [text for text in texts if text not in self._row_of]
         like: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         if unknown and self._entries is not None:
-            found, scores = self._entries.search(unknown, _ENTRIES)
+            found, scores = self._entries.search(unknown, self.settings.entries)
             like = {text: pair for text, *pair in zip(unknown, found, scores, strict=True)}  # type: ignore[misc]
         for row, text in enumerate(texts):
             if text in self._row_of:
@@ -98,13 +173,14 @@ class RandomWalk:
 
     def _walk(self, start: sp.csr_matrix) -> sp.csr_matrix:
         """Probability to stop at each product, [B, products], of the most likely ones."""
+        stop = self.settings.stop
         at_products = _most_likely(start @ self._to_products)
-        stopped = _STOP * at_products
+        stopped = stop * at_products
         going = 1.0
-        for _ in range(_STEPS - 1):
-            going *= 1 - _STOP
+        for _ in range(self.settings.steps - 1):
+            going *= 1 - stop
             at_products = _most_likely(_most_likely(at_products @ self._to_queries) @ self._to_products)
-            stopped = stopped + going * _STOP * at_products
+            stopped = stopped + going * stop * at_products
         return sp.csr_matrix(stopped)
 
 

@@ -19,7 +19,7 @@ from uepp.evaluation.baselines import Fusion, LessPersonal, Lexical, RankedTower
 from uepp.evaluation.lexical_quality import Quality
 from uepp.evaluation.own_history import OwnHistory
 from uepp.evaluation.popularity import CategoryPopularity, Popularity
-from uepp.evaluation.random_walk import RandomWalk
+from uepp.evaluation.random_walk import RandomWalk, WalkSettings
 from uepp.evaluation.requests import Requests
 from uepp.features.text_encoder import GENERATED
 from uepp.lexical.bm25 import BM25, BM25Settings
@@ -146,6 +146,13 @@ def _expanded_bm25(known: Known) -> Lexical:
     return Lexical(BM25.build(texts, "tuned", known.exported_settings("bm25_expanded")))
 
 
+def _random_walk(known: Known) -> RandomWalk:
+    walk = RandomWalk(known.export, known.products)
+    chosen = known.chosen("random_walk", walk.tune)
+    walk.set(WalkSettings(tuple(chosen["weights"]), chosen["stop"], chosen["steps"], chosen["entries"]))
+    return walk
+
+
 def _fusion(known: Known) -> Fusion:
     depth = max(DEPTH, *known.config.evaluation.recall_at)
     settings = FusionSettings.read(known.export)
@@ -257,7 +264,7 @@ SYSTEMS: dict[str, Entry] = {
         "BM25, plain", lambda known: Lexical(BM25.build(lexical_texts(known.products), "plain")), by_default=_always
     ),
     "bm25_title": Entry("BM25, tuned, title only", _title_bm25),
-    "random_walk": Entry("random walk", lambda known: RandomWalk(known.export, known.products), by_default=_always),
+    "random_walk": Entry("random walk, tuned", _random_walk, by_default=_always),
     "category_popularity": Entry(
         "category + popularity",
         lambda known: CategoryPopularity(known.export, known.products, known.config.data.relevant_types),
