@@ -15,6 +15,8 @@ from uepp.evaluation.segments import Segments
 from uepp.evaluation.slices import NAMES, Slices, slices_of
 from uepp.evaluation.table import headline, markdown, print_table
 from uepp.features.requests import RawRequests
+from uepp.features.text import query_numbers
+from uepp.metrics import middle, resampled_means
 
 NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 28, 12, 8
 DAY = np.array(["mon"] * 12 + ["tue"] * 16)
@@ -211,7 +213,7 @@ def reported(case: Case) -> dict[str, Any]:
 def test_the_report_compares_the_first_system_with_the_others() -> None:
     case = Case()
     found = reported(case)
-    assert list(found) == ["systems", "comparisons", "days"]
+    assert list(found) == ["systems", "comparisons", "over_bm25", "days"]
     assert list(found["comparisons"]) == ["bm25"]
     ours, theirs = (found["systems"][name] for name in ("uepp", "bm25"))
     for name, compared in found["comparisons"]["bm25"].items():
@@ -235,6 +237,34 @@ def test_the_report_compares_the_first_system_with_the_others() -> None:
         assert found["days"][day]["num_requests"] == number
     mean = np.mean([found["days"][day]["systems"]["bm25"]["ndcg@5"] for day in ("mon", "tue")])
     assert mean == pytest.approx(theirs["all"]["ndcg@5"])
+
+
+def test_each_system_is_compared_with_bm25() -> None:
+    """Paired: with the same draws of queries, of which the ratio is taken, not of two intervals."""
+    case = Case()
+    slices = case.slices()
+    ours, theirs = (measure(one, case.requests, slices, KS) for one in case.systems)
+    texts = case.requests.queries
+    found = report({"uepp": ours, "bm25": theirs, "fusion": ours, "same": theirs}, slices, DAY, texts)
+    over, systems = found["over_bm25"], found["systems"]
+    assert list(over) == ["uepp", "fusion", "same"]
+    assert without_nan(over["uepp"]) == without_nan(over["fusion"])
+    for name, compared in over["uepp"].items():
+        for key, one in compared.items():
+            both = found["comparisons"]["bm25"][name][key]
+            assert without_nan({part: one[part] for part in both}) == without_nan(both)
+            means = [systems[system][name][key] for system in ("uepp", "bm25")]
+            if systems["uepp"][name]["num_queries"] >= 10 and means[1]:
+                assert one["ratio"] == pytest.approx(means[0] / means[1])
+    one = over["uepp"]["all"]["recall@5"]
+    assert one["ratio_interval"][0] < one["ratio"] < one["ratio_interval"][1]
+    same = over["same"]["all"]["recall@5"]
+    assert (same["ratio"], same["ratio_interval"], same["p_value"]) == (1.0, [1.0, 1.0], 1.0)
+    query = query_numbers(texts)
+    of_systems = np.stack([one.values["all"]["recall@5"] for one in (ours, theirs)], axis=1)
+    draws = resampled_means(of_systems, DAY, query, 1_000)
+    np.testing.assert_allclose(one["ratio_interval"], middle(draws[:, 0] / draws[:, 1]), atol=1e-6)
+    assert report({"uepp": ours}, slices, DAY, texts)["over_bm25"] == {}
 
 
 def test_figures_do_not_depend_on_who_else_is_compared() -> None:
@@ -277,6 +307,18 @@ def test_what_is_printed() -> None:
             values = [metrics["systems"][name]["all"][key] for name in ("uepp", "bm25")]
             own = metrics["systems"][system]["all"][key]
             assert f" {own:.3f} " in line or (own == max(values) and f" **{own:.3f}** " in line)
+    ratio = metrics["over_bm25"]["uepp"]["all"]["recall@5"]
+    low, high = ratio["ratio_interval"]
+    assert answer.endswith(f", {ratio['ratio']:.2f} times ({low:.2f} to {high:.2f})")
+    metrics["systems"]["fusion"], metrics["over_bm25"]["fusion"] = (
+        metrics["systems"]["uepp"],
+        {"all": {"recall@5": ratio}},
+    )
+    print_table(metrics, console)
+    times = f"{ratio['ratio']:.2f} times ({low:.2f} to {high:.2f})"
+    line = f"  UEPPR + tuned BM25 (RRF) {ours['all']['recall@5']:.3f}, {times}"
+    assert line in console.export_text().splitlines()
+    del metrics["systems"]["fusion"], metrics["over_bm25"]["fusion"]
     one["interval"] = [None, None]
     answer = headline(metrics)
     assert answer is not None

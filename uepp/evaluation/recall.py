@@ -1,7 +1,7 @@
 """Figures of several systems on the same requests: means, intervals, and how far one is ahead of the others."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -11,6 +11,8 @@ from uepp.evaluation.slices import ALL, JUDGED, Slices
 from uepp.features.text import query_numbers
 from uepp.metrics import middle, paired_p_values, resampled_means
 
+REFERENCE = "bm25"
+"""What every other system is compared with: tuned BM25."""
 _NUM_RESAMPLES = 1_000
 _DECIMALS = 6  # of intervals: their ends do not depend on how many systems are resampled together
 
@@ -31,29 +33,52 @@ def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray, qu
     Returns:
         `systems`: by system and slice the measures, `num_queries`, `num_requests`, and `intervals` by measure;
         `comparisons`: by other system, slice and measure `difference` (the first one's mean minus the other's),
-        `interval` and `p_value`; `days`: by day `num_requests` and by system the measures. The ends of an interval are
-        NaN where there are too few queries for one (`resampled_means`).
+        `interval` and `p_value`; `over_bm25`, where tuned BM25 is among the systems: by each other one, slice and
+        measure the same of its own mean minus BM25's, and `ratio` of the means with `ratio_interval`; `days`: by day
+        `num_requests` and by system the measures. The ends of an interval are NaN where there are too few queries for
+        one (`resampled_means`), and a ratio to 0 is.
     """
     first, *others = measured
     query = query_numbers(queries)
     systems: dict[str, Any] = {name: {} for name in measured}
     comparisons: dict[str, Any] = {name: {} for name in others}
+    over: dict[str, Any] = {name: {} for name in measured if REFERENCE in measured and name != REFERENCE}
+    place = {name: row for row, name in enumerate(measured)}
+    pairs = [(first, name) for name in others] + [(name, REFERENCE) for name in over]
+    rows = np.array([(place[one], place[other]) for one, other in pairs], np.int64).reshape(-1, 2)
     for slice_name, part in slices.by_name.items():
         values = {name: one.values[part.wanted] for name, one in measured.items()}
         names = [name for name in values[first] if slice_name in (ALL, JUDGED) or name.startswith("recall@")]
         table = np.stack([[of_system[name][part.rows] for name in names] for of_system in values.values()])
         with threadpool_limits(1, "blas"):  # small matrices: threads would wait for each other, and add up in any order
-            intervals, differences, p_values = _compared(table, day[part.rows], query[part.rows])
+            intervals, compared = _compared(table, rows, day[part.rows], query[part.rows])
         for row, name in enumerate(measured):
             means = {key: measured[name].mean(slices, slice_name, key, day) for key in values[name]}
             ends = dict(zip(names, intervals[row].tolist(), strict=True))
             numbers = {"num_queries": part.num_queries, "num_requests": len(part.rows)}
             systems[name][slice_name] = {**means, **numbers, "intervals": ends}
-        for row, name in enumerate(others):
-            ours, theirs = systems[first][slice_name], systems[name][slice_name]
-            comparisons[name][slice_name] = {
-                key: {"difference": ours[key] - theirs[key], "interval": ends, "p_value": p_value}
-                for key, ends, p_value in zip(names, differences[row].tolist(), p_values[row].tolist(), strict=True)
+        differences = [
+            {
+                key: {
+                    "difference": systems[one][slice_name][key] - systems[other][slice_name][key],
+                    "interval": compared.differences[pair, column].tolist(),
+                    "p_value": float(compared.p_values[pair, column]),
+                }
+                for column, key in enumerate(names)
+            }
+            for pair, (one, other) in enumerate(pairs)
+        ]
+        for pair, name in enumerate(others):
+            comparisons[name][slice_name] = differences[pair]
+        for pair, name in enumerate(over, start=len(others)):
+            base = systems[REFERENCE][slice_name]
+            over[name][slice_name] = {
+                key: {
+                    **differences[pair][key],
+                    "ratio": systems[name][slice_name][key] / base[key] if base[key] else np.nan,
+                    "ratio_interval": compared.ratios[pair, column].tolist(),
+                }
+                for column, key in enumerate(names)
             }
     by_system = {name: daily(one, day) for name, one in measured.items()}
     asked = slices.by_name[ALL].rows
@@ -64,30 +89,53 @@ def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray, qu
         }
         for label in np.unique(day[asked])
     }
-    return {"systems": systems, "comparisons": comparisons, "days": days}
+    return {"systems": systems, "comparisons": comparisons, "over_bm25": over, "days": days}
 
 
-def _compared(table: np.ndarray, day: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _Compared(NamedTuple):
+    """Of P pairs of systems and M measures.
+
+    Attributes:
+        differences: intervals [P, M, 2].
+        ratios: intervals [P, M, 2].
+        p_values: of the differences, [P, M].
+    """
+
+    differences: np.ndarray
+    ratios: np.ndarray
+    p_values: np.ndarray
+
+
+def _compared(table: np.ndarray, pairs: np.ndarray, day: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, _Compared]:
     """Intervals and tests.
 
     Args:
         table: float64 [S, M, r], the systems' values of r requests.
+        pairs: int64 [P, 2], systems by their row.
         day: [r].
         query: [r].
 
     Returns:
-        Intervals [S, M, 2]; intervals of the first system's differences [S - 1, M, 2], and their p-values [S - 1, M].
+        Intervals [S, M, 2] of the means, and the pairs' comparisons.
     """
     num_systems, num_measures, num_requests = table.shape
+    rows, others = pairs.T
     if not num_requests:
-        empty = np.full((num_systems, num_measures, 2), np.nan)
-        return empty, empty[1:], empty[1:, :, 0]
+        nothing = np.full((max(num_systems, len(pairs)), num_measures, 2), np.nan)
+        of_pairs = nothing[: len(pairs)]
+        return nothing[:num_systems], _Compared(of_pairs, of_pairs, of_pairs[..., 0])
     columns = table.reshape(-1, num_requests).T
     means = resampled_means(columns, day, query, _NUM_RESAMPLES).reshape(_NUM_RESAMPLES, num_systems, num_measures)
-    intervals = np.round(np.moveaxis(middle(means), 0, -1), _DECIMALS)
-    differences = np.round(np.moveaxis(middle(means[:, :1] - means[:, 1:]), 0, -1), _DECIMALS)
-    paired = (table[:1] - table[1:]).reshape(-1, num_requests).T
-    return intervals, differences, paired_p_values(paired, day, query).reshape(num_systems - 1, num_measures)
+    one, other = means[:, rows], means[:, others]
+    ratios = np.divide(one, other, out=np.full_like(one, np.nan), where=other > 0)
+    paired = (table[rows] - table[others]).reshape(-1, num_requests).T
+    p_values = paired_p_values(paired, day, query).reshape(len(pairs), num_measures)
+    return _ends(means), _Compared(_ends(one - other), _ends(ratios), p_values)
+
+
+def _ends(resamples: np.ndarray) -> np.ndarray:
+    """Of [resamples, …], the ends of the middle of them, [..., 2]."""
+    return np.round(np.moveaxis(middle(resamples), 0, -1), _DECIMALS)
 
 
 def without_nan(scores: Any) -> Any:

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from uepp.evaluation.recall import REFERENCE
 from uepp.evaluation.slices import ALL
 from uepp.evaluation.systems import LABELS
 
-_OPPONENT = "bm25"
+_OWN = ("uepp_boost", "uepp_rerank", "fusion")
+"""What else a run serves; each has a line of its own under the answer."""
 _SLICES = (("head", "head"), ("torso", "torso"), ("tail", "tail"), ("non_repeat", "new"))
 """Slices that have a column, and its heading."""
 _NAMES = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "mrr": "MRR", "auroc": "AUROC"}
@@ -17,18 +19,28 @@ _NAMES = {"recall": "Recall", "ndcg": "NDCG", "precision": "Precision", "mrr": "
 
 def headline(metrics: dict[str, Any]) -> str | None:
     """The answer in a line: recall of the run, of tuned BM25, and the difference; none without that opponent."""
-    compared = metrics["comparisons"].get(_OPPONENT)
+    compared = metrics["comparisons"].get(REFERENCE)
     key = main_key(metrics, "recall")
     if compared is None or compared[ALL][key]["difference"] is None:
         return None
-    ours, theirs = (metrics["systems"][name][ALL][key] for name in ("uepp", _OPPONENT))
+    ours, theirs = (metrics["systems"][name][ALL][key] for name in ("uepp", REFERENCE))
     one = compared[ALL][key]
     low, high = one["interval"]
     interval = "too few queries for an interval" if low is None else f"95% interval {_signed(low)} to {_signed(high)}"
     return (
         f"{key.capitalize()}: this run {_plain(key, ours)}, tuned BM25 {_plain(key, theirs)}; difference "
-        f"{_signed(one['difference'])} ({interval}, {p_clause(one['p_value'])})"
+        f"{_signed(one['difference'])} ({interval}, {p_clause(one['p_value'])}){_ratio(metrics, 'uepp', key)}"
     )
+
+
+def _ratio(metrics: dict[str, Any], name: str, key: str) -> str:
+    """How many times what tuned BM25 finds; empty where that is not known, as in figures of an earlier version."""
+    one = metrics.get("over_bm25", {}).get(name, {}).get(ALL, {}).get(key)
+    if one is None or one["ratio"] is None:
+        return ""
+    low, high = one["ratio_interval"]
+    interval = "" if low is None else f" ({low:.2f} to {high:.2f})"
+    return f", {one['ratio']:.2f} times{interval}"
 
 
 def print_table(metrics: dict[str, Any], console: Console, measures: Sequence[str] = ("recall",)) -> None:
@@ -42,6 +54,11 @@ def print_table(metrics: dict[str, Any], console: Console, measures: Sequence[st
     answer = headline(metrics)
     if answer is not None:
         console.print(answer, style="bold", markup=False, highlight=False, soft_wrap=True)
+        key = main_key(metrics, "recall")
+        for name in _OWN:
+            if ratio := _ratio(metrics, name, key):
+                text = f"  {LABELS[name]} {_plain(key, metrics['systems'][name][ALL][key])}{ratio}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
     for measure in measures:
         console.print(_table(metrics, measure))
 

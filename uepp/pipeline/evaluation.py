@@ -190,7 +190,9 @@ def _with_kept(target: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         day: {**one, "systems": joined(one["systems"], kept["days"][day]["systems"])}
         for day, one in metrics["days"].items()
     }
-    parts = {part: joined(metrics[part], kept[part]) for part in ("systems", "comparisons", "locality")}
+    parts = {
+        part: joined(metrics[part], kept.get(part, {})) for part in ("systems", "comparisons", "over_bm25", "locality")
+    }
     return {**metrics, **parts, "days": days, "chosen": kept["chosen"] | metrics["chosen"]}
 
 
