@@ -412,6 +412,22 @@ def test_the_table_has_means_and_deviations_over_seeds() -> None:
     assert lines[3] == "| BM25, tuned | – | .125 | .125 | .125 | .125 | 1.000 | .125 | .500 | – | – | – |"
 
 
+def test_the_table_has_the_interval_of_the_main_recall() -> None:
+    """Of the variants the mean of the seeds' ends, of an opponent its own; a row of too few queries has none."""
+
+    def cell(seed: int, low: float | None) -> dict[str, Any]:
+        ends = [low, None if low is None else low + 0.25]
+        found = {"all": {"recall@10": 0.25, "recall@100": 0.5, "intervals": {"recall@10": [0, 1], "recall@100": ends}}}
+        return {"seed": seed, "seconds": {}, "report": found, "selection": found}
+
+    variants = {"v": [cell(1, 0.25), cell(2, 0.5)], "few": [cell(1, 0.25), cell(2, None)]}
+    results = {"description": "", "variants": variants, "opponents": {"bm25": cell(0, 0.125)}}
+    head, _, *rows = study.markdown(results).splitlines()
+    assert head.startswith("| variant | seeds | R@10 | R@100 | R@100, 95% | head R@100 |")
+    assert [row.split(" | ")[4] for row in rows] == [".375 to .625", "–", ".125 to .375"]
+    assert len({row.count("|") for row in (head, *rows)}) == 1
+
+
 def test_the_table_has_the_ks_of_the_study() -> None:
     """They were 10, 100 and 1,000 whatever was measured: columns of nothing."""
     found = {"all": {"recall@5": 0.3, "recall@50": 0.5, "ndcg@5": 0.1}, "head": {"recall@50": 0.25}}

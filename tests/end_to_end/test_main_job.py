@@ -56,7 +56,7 @@ MEASURES = [f"{name}@{k}" for name in ("recall", "ndcg", "precision") for k in (
     "mrr@1000", "auroc@1000",
 ]  # fmt: skip
 BM25S = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain")
-BY_DEFAULT = (*BM25S, "random_walk", "category_popularity", "own_history")
+BY_DEFAULT = ("fusion", *BM25S, "random_walk", "category_popularity", "own_history")
 
 
 class _Streams:

@@ -315,16 +315,38 @@ def test_a_boosted_study_is_the_papers_boosted_system(tmp_path: Path) -> None:
 
 
 def test_systems_of_the_paper_are_found_among_ours(tmp_path: Path) -> None:
-    study = {"variants": {"base": [cell(1, 0.4), cell(2, 0.6)]}}
-    rows = {row[0]: row for row in paper.systems(facts_of(tmp_path, metrics_of(requests()), studies={"main": study}))}
-    assert rows["Base"][2] == "base (main)"
-    assert rows["Base"][3][0] == pytest.approx(0.5), "Recall@100 of all requests, mean over seeds"
-    assert rows["Base"][3][2] is None, "tail was not measured there"
-    assert rows["Random-walk"][2] == "random_walk"
-    assert rows["UEPPR boost"][2] == ""
+    study = {
+        "variants": {"base": [cell(1, 0.4), cell(2, 0.6)]},
+        "opponents": {"bm25": {"report": cell(1, 0.3)["report"]}},
+    }
+    metrics = metrics_of(requests())
+    facts = facts_of(tmp_path, metrics, config=load_config("demo"), studies={"main": study})
+    *rows, last = paper.systems(facts)
+    found = {row[0]: row for row in rows}
+    assert found["Base"][2] == "base (main)"
+    assert found["Base"][3][0] == pytest.approx(0.5), "Recall@100 of all requests, mean over seeds"
+    assert found["Base"][3][2] is None, "tail was not measured there"
+    # BM25 was the run's, on other data maybe, and Base could stand below it though it is above it in its study
+    assert found["BM25"][2:] == ("BM25, tuned (main)", [pytest.approx(0.3), None, None, None])
+    assert found["Random-walk"][2] == found["UEPPR no T5"][2] == "", "the run has them, the study has not"
+    assert last[:3] == ("", [None] * 4, "this run (UEPPR no T5)")
+    assert last[3][0] == metrics["systems"]["uepp"]["all"].get("recall@100")
+    grid = content.paper_grid(facts)
+    assert {len(row) for row in grid.rows} == {len(grid.heads)}
 
 
-def test_a_study_that_has_most_of_the_papers_systems_gives_what_it_can(tmp_path: Path) -> None:
+def test_without_a_study_the_run_is_beside_the_paper(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, metrics_of(requests()), config=load_config("demo"))
+    rows = {row[0]: row[2] for row in paper.systems(facts)}
+    assert rows["Random-walk"] == "random_walk"
+    assert rows["UEPPR no T5"] == "this run, without T5"
+    assert rows["Base"] == rows["UEPPR boost"] == ""
+    study = {"variants": {"all encoders": [cell(1, 0.4)]}, "opponents": {"bm25": {"report": cell(1, 0.3)["report"]}}}
+    facts = facts_of(tmp_path, metrics_of(requests()), config=load_config("demo"), studies={"encoders": study})
+    assert {row[0]: row[2] for row in paper.systems(facts)} == rows, "a study of other things gives no row"
+
+
+def test_the_study_that_has_most_of_the_papers_systems_gives_them(tmp_path: Path) -> None:
     """`UEPPR no T5` came from whichever study was given first, and stood beside another study's `UEPPR`."""
     studies = {
         "personalisation": {"variants": {"UEPPR no T5": [cell(1, 0.2)]}},
@@ -336,7 +358,21 @@ def test_a_study_that_has_most_of_the_papers_systems_gives_what_it_can(tmp_path:
     assert [ours[name] for name in ("UEPPR", "UEPPR no T5", "Base")] == [
         "UEPPR (table1)", "UEPPR no T5 (table1)", "Base (table1)"
     ]  # fmt: skip
-    assert ours["Large vocab"] == "Large vocab (large)"
+    assert ours["Large vocab"] == ""
+
+
+def test_a_change_may_be_of_another_slice_than_all_requests() -> None:
+    """The paper's 98th percentile of the distance, with location and without."""
+
+    def near(seed: int, far: float) -> dict[str, Any]:
+        return {"seed": seed, "report": {"all": {"recall@100": 0.5}, "locality": {"distance_km_p98": far}}}
+
+    study = {"variants": {"all encoders": [near(1, 4_000.0)], "without location": [near(1, 5_000.0)]}}
+    recall, distance = paper.changes({"location": study})
+    assert (recall.measure, recall.ours) == ("recall@100", 0.0)
+    assert (distance.measure, distance.source) == ("distance_km_p98", "VI-B-1")
+    assert distance.ours == pytest.approx(-0.2)
+    assert distance.theirs == pytest.approx(2_600 / 4_200 - 1, abs=1e-3)
 
 
 def test_a_change_names_its_study(tmp_path: Path) -> None:

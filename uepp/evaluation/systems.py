@@ -251,7 +251,7 @@ SYSTEMS: dict[str, Entry] = {
     "uepp_place": Entry(
         "UEPPR (this run), query and place", lambda known: LessPersonal(known.towers, has_place=True), _without_place
     ),
-    "fusion": Entry("UEPPR + tuned BM25 (RRF)", _fusion, _without_bm25),
+    "fusion": Entry("UEPPR + tuned BM25 (RRF)", _fusion, _without_bm25, _always),
     "bm25_expanded": Entry("BM25, tuned, with generated queries", _expanded_bm25, _without_generated, _always),
     "bm25": Entry("BM25, tuned", lambda known: Lexical(known.tuned_bm25), _without_bm25, _always),
     "bm25_quality": Entry("BM25, tuned × quality", _quality_bm25, _without_quality, _always),

@@ -218,11 +218,16 @@ def _seconds(cells: Sequence[dict[str, Any]]) -> Cell:
     return Cell(wording.duration(float(np.mean(known))), float(np.mean(known))) if known else Cell(wording.MISSING)
 
 
+_CHANGED = {"distance_km_p98": "98th percentile of the distance"}
+"""What a changed figure is called, where its name with a capital letter does not do."""
+
+
 def changes_grid(facts: Facts) -> Grid | None:
     """The paper's relative changes beside those of the studies; none where no study has one."""
     rows = [
         [
             Cell(f"{one.what} ({one.source})"),
+            Cell(_CHANGED.get(one.measure, one.measure.capitalize())),
             Cell(wording.points(one.theirs) + "%", one.theirs),
             Cell(
                 wording.points(one.ours) + "%" + (f" ± {100 * one.spread:.1f}" if one.spread is not None else ""),
@@ -234,7 +239,7 @@ def changes_grid(facts: Facts) -> Grid | None:
         ]
         for one in paper.changes(facts.studies)
     ]
-    heads = ["change of Recall@100", "paper", "here", "study", "variants (with – without)", "seeds"]
+    heads = ["change", "of", "paper", "here", "study", "variants (with – without)", "seeds"]
     return Grid(heads, rows) if rows else None
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uepp.config import Config
+from uepp.evaluation.systems import LABELS
 from uepp.report.gather import Facts
 
 MILE_KM = 1.609344
@@ -24,6 +25,7 @@ class Change(NamedTuple):
     Attributes:
         source: table or section.
         what: was changed.
+        measure: of which figure.
         theirs: relative change that the paper gives.
         study: its name.
         variants: with, without.
@@ -34,6 +36,7 @@ class Change(NamedTuple):
 
     source: str
     what: str
+    measure: str
     theirs: float
     study: str
     variants: tuple[str, str]
@@ -57,31 +60,32 @@ def changes(studies: Mapping[str, dict[str, Any]]) -> list[Change]:
             for pair in row["ours"]:
                 if all(_plain(one) in variants for one in pair):
                     (after, cells), (before, other) = (variants[_plain(one)] for one in pair)
-                    change = _change(by_seed(cells, row["measure"]), by_seed(other, row["measure"]))
+                    measure, part = row["measure"], row.get("slice", "all")
+                    change = _change(by_seed(cells, measure, part), by_seed(other, measure, part))
                     if change is not None:
-                        found.append(Change(row["source"], row["what"], row["change"], name, (after, before), *change))
+                        about = row["source"], row["what"], measure, row["change"]
+                        found.append(Change(*about, name, (after, before), *change))
     return found
 
 
-def systems(facts: Facts) -> list[tuple[str, list[float], str, list[float | None]]]:
+def systems(facts: Facts) -> list[tuple[str, list[float | None], str, list[float | None]]]:
     """The paper's systems: name, its figures, which of ours, our figures (none: not measured).
 
-    Of several studies that have a row, the one with the most rows of the table gives it.
+    Levels on two data sets do not compare, so all of ours are of one: the study with the most rows of the table among
+    its variants, its opponents with them, and the run itself in a last row without the paper's figures. Without such a
+    study they are the run's.
     """
-    table = figures()["systems"]
-    studies = _most_rows_first(facts.studies, table["rows"])
+    table, own = figures()["systems"], own_name(facts.config)
+    study = _with_most_rows(facts.studies, table["rows"])
+    ours = _of_run(facts, own) if study is None else _of_study(study, facts.studies[study])
+    nothing: tuple[str, list[dict[str, Any]]] = ("", [])
     rows = []
     for row in table["rows"]:
-        ours = ""
-        values: list[float | None] = [None] * len(table["columns"])
-        for candidate in row["ours"]:
-            scores = _scores(facts, studies, candidate)
-            if scores is not None and not ours:
-                ours, values = scores[0], [_figure(scores[1], column) for column in table["columns"]]
-        if row["name"] == own_name(facts.config):
-            ours = "this run" if "text" in facts.config.model.product_encoders else "this run, without T5"
-            values = [_figure([facts.metrics["systems"]["uepp"]], column) for column in table["columns"]]
-        rows.append((row["name"], row["figures"], ours, values))
+        name, scores = next((ours[one] for one in map(_plain, row["ours"]) if one in ours), nothing)
+        rows.append((row["name"], row["figures"], name, [_figure(scores, column) for column in table["columns"]]))
+    if study is not None:
+        values = [_figure([facts.metrics["systems"]["uepp"]], column) for column in table["columns"]]
+        rows.append(("", [None] * len(values), "this run" if own is None else f"this run ({own})", values))
     return rows
 
 
@@ -118,27 +122,34 @@ def _change(after: dict[int, float], before: dict[int, float]) -> tuple[float, f
     return relative, spread, min(len(after), len(before))
 
 
-def _most_rows_first(
-    studies: Mapping[str, dict[str, Any]], rows: Sequence[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Studies by how many of a table's rows they have, so that what one study can fill is not mixed with others."""
+def _with_most_rows(studies: Mapping[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str | None:
+    """The study with the most of a table's rows among its variants; none: no study has any."""
 
-    def num_rows(results: dict[str, Any]) -> int:
-        variants = {_plain(variant) for variant in results["variants"]}
-        return sum(any(_plain(name) in variants for name in row["ours"]) for row in rows)
+    def num_rows(name: str) -> int:
+        variants = {_plain(variant) for variant in studies[name]["variants"]}
+        return sum(any(_plain(one) in variants for one in row["ours"]) for row in rows)
 
-    return dict(sorted(studies.items(), key=lambda study: -num_rows(study[1])))
+    best = max(studies, key=num_rows, default=None)
+    return best if best is not None and num_rows(best) else None
 
 
-def _scores(facts: Facts, studies: Mapping[str, dict[str, Any]], name: str) -> tuple[str, list[dict[str, Any]]] | None:
-    """Who is called so, and its scores by slice, one a seed."""
-    if name in facts.metrics["systems"]:
-        return name, [facts.metrics["systems"][name]]
-    for study, results in studies.items():
-        for variant, cells in results["variants"].items():
-            if _plain(variant) == _plain(name):
-                return f"{variant} ({study})", [cell["report"] for cell in cells]
-    return None
+_Named = dict[str, tuple[str, list[dict[str, Any]]]]
+"""By plain name: what it is called on the page, and its scores by slice, one a seed."""
+
+
+def _of_study(name: str, results: dict[str, Any]) -> _Named:
+    variants = {variant: [cell["report"] for cell in cells] for variant, cells in results["variants"].items()}
+    opponents = {opponent: [one["report"]] for opponent, one in results.get("opponents", {}).items()}
+    both = opponents | variants
+    return {_plain(row): (f"{LABELS.get(row, row)} ({name})", scores) for row, scores in both.items()}
+
+
+def _of_run(facts: Facts, own: str | None) -> _Named:
+    found: _Named = {system: (system, [scores]) for system, scores in facts.metrics["systems"].items()}
+    if own is not None:
+        name = "this run" if "text" in facts.config.model.product_encoders else "this run, without T5"
+        found[_plain(own)] = name, [facts.metrics["systems"]["uepp"]]
+    return found
 
 
 def _figure(scores: list[dict[str, Any]], column: dict[str, Any]) -> float | None:

@@ -58,25 +58,38 @@ class Row(NamedTuple):
         num_seeds: cells; 0 for an opponent.
         quality: mean and standard deviation over seeds (nan with one), a column each; none: no value.
         costs: means over seeds, a column each; none: no value.
+        interval: 95%, of the main recall, over the queries that could have been asked: each end's mean over seeds;
+            none: it has none.
     """
 
     name: str
     num_seeds: int
     quality: list[tuple[float, float] | None]
     costs: list[float | None]
+    interval: tuple[float, float] | None = None
 
 
 def summary(results: dict[str, Any]) -> list[Row]:
     """Rows of a study's table: its variants, then its opponents."""
     columns = [column[:3] for column in _quality_columns(results)]
-    rows = [
-        Row(name, len(cells), [_spread(cells, *column) for column in columns], [_cost(cells, *c[:2]) for c in _COSTS])
-        for name, cells in results["variants"].items()
-    ]
+    rows = []
+    for name, cells in results["variants"].items():
+        quality, costs = [_spread(cells, *column) for column in columns], [_cost(cells, *cost[:2]) for cost in _COSTS]
+        rows.append(Row(name, len(cells), quality, costs, _interval(cells, results)))
     for name, scores in results.get("opponents", {}).items():
         quality = [_spread([scores], *column) for column in columns]
-        rows.append(Row(LABELS.get(name, name), 0, quality, [None] * len(_COSTS)))
+        rows.append(Row(LABELS.get(name, name), 0, quality, [None] * len(_COSTS), _interval([scores], results)))
     return rows
+
+
+def _interval(cells: Sequence[dict[str, Any]], results: dict[str, Any]) -> tuple[float, float] | None:
+    keys = recall_keys(results)
+    found = [cell["report"]["all"].get("intervals", {}).get(main_key(keys)) for cell in cells] if keys else [None]
+    ends = [end for ends in found for end in (ends or [None])]
+    if any(end is None for end in ends):
+        return None
+    low, high = np.reshape(ends, (-1, 2)).mean(axis=0)
+    return float(low), float(high)
 
 
 class Difference(NamedTuple):
@@ -138,7 +151,7 @@ def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: 
 _NAMES = {"variant", "less"}
 _NARROWEST = 15  # column of names
 _BORDER = 3  # a column's blanks and line
-_CAPTION = "mean ± standard deviation over seeds"
+_CAPTION = "mean ± standard deviation over seeds; 95%: over the queries that could have been asked, the seeds' mean"
 DIFFERENCES = (
     "Differences seed by seed, mean ± standard deviation; *: 0 is outside of the 95% interval over seeds (that other "
     "requests could have been asked is not in it)"
@@ -212,8 +225,16 @@ def _width(texts: Iterable[str]) -> int:
 
 def _summary_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table of variants."""
-    metrics = [column[2] for column in _quality_columns(results)]
-    return ["variant", "seeds", *headings(results)], [_texts(row, metrics) for row in summary(results)]
+    metrics, rows = [column[2] for column in _quality_columns(results)], summary(results)
+    shown, texts = headings(results), [_texts(row, metrics) for row in rows]
+    if any(row.interval is not None for row in rows):
+        keys = recall_keys(results)
+        place = len(keys)  # behind what is of all requests
+        shown.insert(place, f"{_heading(main_key(keys))}, 95%")
+        for row, text in zip(rows, texts, strict=True):
+            ends = "–" if row.interval is None else " to ".join(fixed(end, 3) for end in row.interval)
+            text.insert(2 + place, ends)
+    return ["variant", "seeds", *shown], texts
 
 
 def difference_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
