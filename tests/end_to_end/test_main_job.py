@@ -238,7 +238,7 @@ def test_metrics_have_the_agreed_shape(job: Job) -> None:
     assert_shape(job.metrics, ("uepp", *BY_DEFAULT))
     assert sum(day["num_requests"] for day in job.metrics["days"].values()) == job.metrics["num_requests"]
     assert len(job.metrics["days"]) == job.metrics["num_days"]
-    assert set(job.metrics["chosen"]) == {"bm25_quality"}
+    assert set(job.metrics["chosen"]) == {"bm25_quality", "fusion", "random_walk"}
     assert job.metrics["num_requests"] > 10
     assert job.metrics["num_days"] <= 5
     assert job.metrics["missing_target_share"] == 0

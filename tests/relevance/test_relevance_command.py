@@ -87,9 +87,31 @@ def test_the_grid_has_a_row_for_each_and_trains_nothing_twice(
     assert "Pearson" in shown
     table = (out / "table.md").read_text().splitlines()
     assert table[0].startswith("| sampler | K | pool | seeds | Pearson | Pearson, logits | Spearman | AUROC |")
+    assert table[0].endswith("| pairs/s | sampler |")
     assert len(table) == 2 + 4 + 2
     assert "positive from grade 3 of 5" in table[-1]
     assert read_json(out / "results.json")["rows"] == call(*arguments, "--json").json["rows"]
+
+
+def test_a_grid_that_is_run_in_parts_has_one_table(sts: Path, encoder: Path, tmp_path: Path, call: Call) -> None:
+    """The table had only what the last call asked for."""
+    out = tmp_path / "grid"
+
+    def rows(*arguments: object) -> list[tuple[str, int, int, int]]:
+        given = ["relevance", "sts", sts, "--out", out, "--bi-encoder", encoder, *options(max_steps=2), *arguments]
+        found = call(*given, "--json").json
+        assert found == read_json(out / "results.json")
+        return [(row["sampler"], row["num_negatives"], row["pool_size"], row["num_seeds"]) for row in found["rows"]]
+
+    first = [("none", 2, 16, 1), ("vns", 2, 16, 1), ("hns", 2, 16, 1)]
+    assert rows("--samplers", "vns,none,hns", "--num-negatives", "2") == first, "in the order of the paper's table"
+    assert rows("--samplers", "none", "--num-negatives", "2") == first
+    more = [("none", 2, 16, 1), ("vns", 2, 16, 2), ("hns", 2, 16, 1), ("none", 3, 16, 1), ("hns", 3, 16, 1)]
+    rows("--samplers", "hns", "--num-negatives", "3")
+    assert rows("--samplers", "vns", "--num-negatives", "2", "--seeds", "2") == more
+    assert "from scratch, 1 layers of 16, 2 steps" in (out / "table.md").read_text()
+    # Of other settings they are another table.
+    assert rows("--samplers", "vns", "--num-negatives", "2", "--set", "relevance.max_steps=1") == [("vns", 2, 16, 1)]
 
 
 def test_a_cell_that_begins_with_a_preset_is_known_by_what_is_in_it(sts: Path, tmp_path: Path, call: Call) -> None:

@@ -45,7 +45,7 @@ class RelevanceConfig(Stage):
     sampler: SamplerName = Field("bhns", description="who chooses negatives and their labels")
     num_negatives: int = Field(4, ge=1, description="K, negatives of a query in a step")
     temperature: float = Field(2.0, ge=0, description="τ of (1 − θ)^τ (BHNS Eq. 7)")
-    max_similarity: float = Field(0.7, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
+    max_similarity: float = Field(0.3, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
     pool_size: int = Field(
         256, ge=1, description="labelled pairs whose products are candidates; batch_size: the paper's in-batch sampling"
     )

@@ -14,13 +14,13 @@ from rich.console import Console
 
 import uepp
 from uepp.artifacts import atomic_directory, atomic_file, fingerprint, nearest_existing, read_json, sha256, write_json
-from uepp.config import BLIND_SAMPLERS, RelevanceConfig
+from uepp.config import BLIND_SAMPLERS, SAMPLER_NAMES, RelevanceConfig
 from uepp.errors import InputError
 from uepp.pipeline.relevance import embeddings_of, speed
 from uepp.pretraining.bert import locate
 from uepp.relevance.bi_encoder import Embeddings, check_bi_encoder, no_embeddings
 from uepp.relevance.candidates import LabelledPairs
-from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
+from uepp.relevance.cross_encoder import check_depth, learn_vocabulary, make_cross_encoder
 from uepp.relevance.measures import correlations
 from uepp.relevance.pairs import TextPairs
 from uepp.relevance.samplers import configured_sampler
@@ -48,6 +48,10 @@ _OF_OTHER_DATA = {
     "bi_encoder",
 }  # fmt: skip
 """Settings that change nothing of a cell, or are known by their content."""
+
+
+_OWN = ("sampler", "num_negatives", "pool_size", "seed")
+"""Settings in which the cells of one table differ."""
 
 
 class Cell(NamedTuple):
@@ -82,7 +86,8 @@ def run_sts(
     Args:
         directory: of the STS Benchmark.
         config: of all cells.
-        out: gets `cells/KEY/`, `results.json` and `table.md`; started again, what is there is kept.
+        out: gets `cells/KEY/`, `results.json` and `table.md`, written anew after each cell; started again, what is
+            there is kept.
         console: for progress.
         split: what is reported, dev or test.
         samplers: by name.
@@ -92,8 +97,9 @@ def run_sts(
         verbose: progress of a training, see `uepp.relevance.training.fit`.
 
     Returns:
-        What `results.json` holds; `rows` has means (0 to 100) and standard deviations over seeds. None where a signal
-        stopped a training: the next call goes on with it.
+        What `results.json` holds; `rows` has means (0 to 100) and standard deviations over seeds, of all cells that are
+        there of this data and these settings, also of samplers, K, pools and seeds that were not asked for now. None
+        where a signal stopped a training: the next call goes on with it.
 
     Raises:
         InputError: bad data or settings.
@@ -101,8 +107,28 @@ def run_sts(
     _refuse(config, out, samplers, num_seeds)
     train, reported = read_sts(directory, "train"), read_sts(directory, split)
     digests = [sha256(directory / f"sts-{name}.csv") for name in ("train", split)]
-    grid = _cells(config, digests, samplers, numbers, pool_sizes, num_seeds)
-    missing = list({cell.key: cell for cell in grid.values() if not _metrics(out, cell).is_file()}.values())
+    content = _content(config, digests, needs_bi_encoder=not BLIND_SAMPLERS.issuperset(samplers))
+    grid = _cells(config, content, samplers, numbers, pool_sizes, num_seeds)
+    missing = list({cell.key: cell for cell in grid if not _metrics(out, cell).is_file()}.values())
+
+    def written() -> dict[str, Any]:
+        results = {
+            "rows": _rows(config, content, out),
+            "split": split,
+            "auroc_threshold": AUROC_GRADE,
+            "num_train_pairs": len(train),
+            "num_pairs": len(reported),
+            "encoder": _encoder_text(config),
+            "bi_encoder": config.bi_encoder,
+            "max_steps": config.max_steps,
+            "learning_rate": config.peak_learning_rate,
+            "uepp_version": uepp.__version__,
+        }
+        write_json(out / "results.json", results)
+        with atomic_file(out / "table.md") as path:
+            path.write_text(markdown(results), encoding="utf-8")
+        return results
+
     if missing:
         strategy = choose_strategy()
         embeddings = _embeddings(missing, train, digests, out, console)
@@ -118,24 +144,14 @@ def run_sts(
                 return None
             figures = "  ".join(f"{measure} {_figure(found[measure], None)}" for measure in MEASURES)
             console.print(f"  {figures}  ({found['seconds']:.0f} s)", highlight=False)
-    rows = _rows(grid, samplers, numbers, pool_sizes, num_seeds, config.seed, out)
-    results = {
-        "rows": rows,
-        "split": split,
-        "auroc_threshold": AUROC_GRADE,
-        "num_train_pairs": len(train),
-        "num_pairs": len(reported),
-        "uepp_version": uepp.__version__,
-    }
-    write_json(out / "results.json", results)
-    with atomic_file(out / "table.md") as path:
-        path.write_text(markdown(results), encoding="utf-8")
-    return results
+            written()
+    return written()
 
 
 def headings() -> list[str]:
     """Of the table of results."""
-    return ["sampler", "K", "pool", "seeds", "Pearson", "Pearson, logits", "Spearman", "AUROC", "paper: P / S / A"]
+    names = ["sampler", "K", "pool", "seeds", "Pearson", "Pearson, logits", "Spearman", "AUROC", "paper: P / S / A"]
+    return [*names, "pairs/s", "sampler"]
 
 
 def lines(results: dict[str, Any]) -> list[list[str]]:
@@ -146,7 +162,10 @@ def lines(results: dict[str, Any]) -> list[list[str]]:
         paper = PAPER.get(row["num_negatives"], {}).get(row["sampler"])
         beside = "–" if paper is None else " / ".join(f"{value:.2f}" for value in paper)
         place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), str(row["num_seeds"])]
-        found.append([*place, *figures, beside])
+        share = row["sampler_share"]
+        costs = ["–" if row["pairs_per_second"] is None else f"{row['pairs_per_second']:.0f}"]
+        costs.append("–" if share is None else f"{100 * share:.1f}%")
+        found.append([*place, *figures, beside, *costs])
     return found
 
 
@@ -164,8 +183,16 @@ def caption(results: dict[str, Any]) -> str:
     return (
         f"{results['num_pairs']:,} pairs of sts-{results['split']}, trained on {results['num_train_pairs']:,}; 0 to "
         "100, mean ± standard deviation over seeds. Pearson is of sigmoid outputs; AUROC: positive from grade "
-        f"{results['auroc_threshold']:g} of 5 on. `none` is the same for all K and pools."
+        f"{results['auroc_threshold']:g} of 5 on. `none` is the same for all K and pools. Cross-encoder: "
+        f"{results['encoder']}, {results['max_steps']:,} steps at rate {results['learning_rate']:g}; negatives by "
+        f"{results['bi_encoder'] or 'no bi-encoder'}. sampler: its share of a step."
     )
+
+
+def _encoder_text(config: RelevanceConfig) -> str:
+    if config.encoder is None:
+        return f"from scratch, {config.num_layers} layers of {config.dim}"
+    return f"the first {config.num_layers} layers of {config.encoder}"
 
 
 def _refuse(config: RelevanceConfig, out: Path, samplers: Sequence[str], num_seeds: int) -> None:
@@ -181,19 +208,45 @@ def _refuse(config: RelevanceConfig, out: Path, samplers: Sequence[str], num_see
         )
 
 
+class _Content(NamedTuple):
+    """What all cells of a table have in common, by its content.
+
+    Attributes:
+        data: digests of both splits.
+        encoder: of what the cross-encoder begins with.
+        bi_encoder: of what guides the sampling; none: there is none, or no sampler wants it and it is not there.
+    """
+
+    data: tuple[str, ...]
+    encoder: str
+    bi_encoder: str | None
+
+
+def _content(config: RelevanceConfig, digests: Sequence[str], *, needs_bi_encoder: bool) -> _Content:
+    encoder, bi_encoder = "scratch", None
+    if config.encoder is not None:
+        published = locate(config.encoder, "relevance.encoder =")
+        check_depth(published, config.num_layers)
+        encoder = published.digest()
+    if config.bi_encoder is not None:
+        try:
+            bi_encoder = check_bi_encoder(config.bi_encoder)
+        except InputError:
+            if needs_bi_encoder:
+                raise
+    return _Content(tuple(digests), encoder, bi_encoder)
+
+
 def _cells(
     config: RelevanceConfig,
-    digests: Sequence[str],
+    content: _Content,
     samplers: Sequence[str],
     numbers: Sequence[int],
     pool_sizes: Sequence[int],
     num_seeds: int,
-) -> dict[tuple[str, int, int, int], Cell]:
-    """Cells by sampler, K, pool and seed; without negatives K and pool make no difference."""
-    encoder = "scratch" if config.encoder is None else locate(config.encoder, "relevance.encoder =").digest()
-    is_blind = BLIND_SAMPLERS.issuperset(samplers)
-    bi_encoder = None if is_blind or config.bi_encoder is None else check_bi_encoder(config.bi_encoder)
-    cells = {}
+) -> list[Cell]:
+    """The cells that are asked for, seed by seed; without negatives K and pool make no difference."""
+    cells = []
     for seed, number, pool_size, name in itertools.product(
         range(config.seed, config.seed + num_seeds), numbers, pool_sizes, samplers
     ):
@@ -201,15 +254,20 @@ def _cells(
         if name == "none":
             own |= {"num_negatives": numbers[0], "pool_size": pool_sizes[0]}
         settings = RelevanceConfig.model_validate(config.model_dump() | own)
-        counts = settings.model_dump(mode="json", exclude=_OF_OTHER_DATA)
-        if name == "none":
-            del counts["num_negatives"], counts["pool_size"]
-        seen = None if name in BLIND_SAMPLERS else bi_encoder
-        rate = settings.peak_learning_rate
-        # 3: a sentence and what it was graded with are no negatives of each other, however they are written.
-        key = fingerprint("sts", 3, counts, rate, encoder, seen, list(digests), uepp.__version__)
-        cells[name, number, pool_size, seed] = Cell(key, settings)
+        cells.append(Cell(_key(settings, content), settings))
     return cells
+
+
+def _key(settings: RelevanceConfig, content: _Content) -> str:
+    counts = settings.model_dump(mode="json", exclude=_OF_OTHER_DATA)
+    if settings.sampler == "none":
+        del counts["num_negatives"], counts["pool_size"]
+    if settings.sampler != "false":
+        del counts["max_similarity"]
+    seen = None if settings.sampler in BLIND_SAMPLERS else content.bi_encoder
+    rate = settings.peak_learning_rate
+    # 4: what a sampler does not read is no part of its cells.
+    return fingerprint("sts", 4, counts, rate, content.encoder, seen, list(content.data), uepp.__version__)
 
 
 def _metrics(out: Path, cell: Cell) -> Path:
@@ -293,25 +351,41 @@ def _train(
     return found
 
 
-def _rows(
-    grid: dict[tuple[str, int, int, int], Cell],
-    samplers: Sequence[str],
-    numbers: Sequence[int],
-    pool_sizes: Sequence[int],
-    num_seeds: int,
-    first_seed: int,
-    out: Path,
-) -> list[dict[str, Any]]:
+def _kept(config: RelevanceConfig, content: _Content, out: Path) -> list[tuple[RelevanceConfig, dict[str, Any]]]:
+    """Cells that differ from the configuration in sampler, K, pool and seed alone, with their figures."""
+    found = []
+    for path in sorted(out.glob(f"cells/*/{_METRICS}")):
+        metrics = read_json(path)
+        try:
+            theirs = RelevanceConfig.model_validate(metrics["settings"])
+        except (KeyError, TypeError, ValueError):  # of a version with other settings
+            continue
+        own = {name: getattr(theirs, name) for name in _OWN}
+        settings = RelevanceConfig.model_validate(config.model_dump() | own)
+        if path.parent.name == _key(settings, content):
+            found.append((settings, metrics))
+    return found
+
+
+def _rows(config: RelevanceConfig, content: _Content, out: Path) -> list[dict[str, Any]]:
+    """By K, pool and sampler; `none`, which has neither, is beside all of them."""
+    cells = _kept(config, content, out)
+    by_place: dict[tuple[int, int, str], list[dict[str, Any]]] = {}
+    places = sorted({(one.num_negatives, one.pool_size) for one, _ in cells if one.sampler != "none"})
+    places = places or sorted({(one.num_negatives, one.pool_size) for one, _ in cells})[:1]
+    for (number, pool_size), name in itertools.product(places, SAMPLER_NAMES):
+        for one, metrics in sorted(cells, key=lambda cell: cell[0].seed):
+            if one.sampler == name and (name == "none" or (one.num_negatives, one.pool_size) == (number, pool_size)):
+                by_place.setdefault((number, pool_size, name), []).append(metrics)
     rows = []
-    for number, pool_size, name in itertools.product(numbers, pool_sizes, samplers):
-        seeds = range(first_seed, first_seed + num_seeds)
-        cells = [read_json(_metrics(out, grid[name, number, pool_size, seed])) for seed in seeds]
-        row: dict[str, Any] = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": num_seeds}
+    for (number, pool_size, name), found in by_place.items():
+        row: dict[str, Any] = {
+            "sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": len(found),
+        }  # fmt: skip
         for measure in (*MEASURES, "pairs_per_second", "sampler_share", "seconds"):
-            values = np.array([cell[measure] for cell in cells if measure in cell], np.float64)
+            values = np.array([metrics[measure] for metrics in found if metrics.get(measure) is not None], np.float64)
             row[measure] = _number(values.mean()) if len(values) else None
-            if measure in MEASURES:
-                row[f"{measure}_std"] = _number(values.std(ddof=1)) if len(values) > 1 else None
+            row[f"{measure}_std"] = _number(values.std(ddof=1)) if len(values) > 1 else None
         rows.append(row)
     return rows
 

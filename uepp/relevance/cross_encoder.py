@@ -207,6 +207,18 @@ def build_cross_encoder(
     return CrossEncoder(backbone, tokens, dropout=dropout, seed=seed)
 
 
+def check_depth(published: bert.Published, num_layers: int) -> None:
+    """Refuse more layers than a published encoder has.
+
+    Raises:
+        InputError: naming how many it has.
+    """
+    if not 1 <= num_layers <= published.num_layers:
+        raise InputError(
+            f"num_layers = {num_layers}: must be 1 to {published.num_layers}, the layers of {published.source}"
+        )
+
+
 def load_cross_encoder(
     published: bert.Published,
     *,
@@ -231,8 +243,7 @@ def load_cross_encoder(
     """
     all_layers, positions = published.num_layers, published.num_positions
     num_layers = all_layers if num_layers is None else num_layers
-    if not 1 <= num_layers <= all_layers:
-        raise InputError(f"num_layers = {num_layers}: must be 1 to {all_layers}, the layers of {published.source}")
+    check_depth(published, num_layers)
     if max_tokens > positions:
         raise InputError(f"max_tokens = {max_tokens}: must be at most {positions}, the positions of {published.source}")
     tokens = PairTokens(published.vocabulary, max_tokens)

