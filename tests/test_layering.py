@@ -17,7 +17,7 @@ PACKAGE = ROOT / "uepp"
 
 # docs/architecture.md: a part imports only from parts of an earlier row, or from itself.
 ORDER = (
-    ("errors", "tensorflow_import"),
+    ("errors", "tensorflow_import", "terminal"),
     ("index_families",),
     ("config", "artifacts", "metrics"),
     ("data",),

@@ -87,7 +87,7 @@ def test_the_grid_has_a_row_for_each_and_trains_nothing_twice(
     assert "Pearson" in shown
     table = (out / "table.md").read_text().splitlines()
     assert table[0].startswith("| sampler | K | pool | seeds | Pearson | Pearson, logits | Spearman | AUROC |")
-    assert table[0].endswith("| pairs/s | sampler |")
+    assert table[0].endswith("| pairs/s | sampling |")
     assert len(table) == 2 + 4 + 2
     assert "positive from grade 3 of 5" in table[-1]
     assert read_json(out / "results.json")["rows"] == call(*arguments, "--json").json["rows"]
@@ -453,6 +453,48 @@ def test_what_no_cell_can_have_is_refused_in_one_line(sts: Path, tmp_path: Path,
         (["--samplers", "none", *options(), "--out", tmp_path / "file" / "sts"], "file is a file; give a directory"),
     ):
         assert message in call("relevance", "sts", sts, *arguments).error
+
+
+def test_samplers_are_compared_on_the_same_pairs(grades: Path, encoder: Path, tmp_path: Path, call: Call) -> None:
+    """Table 3; a seed of a training is not one of the split, else each would be measured on other queries."""
+    out = tmp_path / "grid"
+    arguments = ["relevance", "compare", "--data", grades, "--out", out, "--bi-encoder", encoder, *options(max_steps=2)]
+    arguments += ["--samplers", "none,bhns"]
+    found = call(*arguments, "--seeds", "2", "--json").json
+    assert [(row["sampler"], row["num_negatives"], row["num_seeds"]) for row in found["rows"]] == [
+        ("none", 4, 2), ("bhns", 4, 2),
+    ]  # fmt: skip
+    cells = [read_json(path) for path in sorted(out.glob("cells/*/metrics.json"))]
+    assert len(cells) == 4
+    for row in found["rows"]:
+        of_row = [cell for cell in cells if cell["settings"]["sampler"] == row["sampler"]]
+        for name in ("ndcg@5", "ndcg@10", "ndcg@20", "auroc"):
+            values = [cell[name] for cell in of_row]
+            assert all(0 <= value <= 100 for value in values)
+            assert row[name] == pytest.approx(np.mean(values))
+            assert row[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+        assert row["pairs_per_second"] > 0
+    assert found == read_json(out / "results.json") == call(*arguments, "--seeds", "1", "--json").json
+    shown = call(*arguments, "--samplers", "none", "--seeds", "1")
+    assert "NDCG@20" in shown.out, "a terminal of 80 columns gets the table in parts"
+    assert all(f"{row['ndcg@10']:.2f}" in shown.out for row in found["rows"])
+    assert "…" not in shown.err.replace("data …", ""), "nothing was trained"
+    table = (out / "table.md").read_text().splitlines()
+    assert table[0].startswith("| sampler | K | pool | seeds | NDCG@5 | NDCG@10 | NDCG@20 | AUROC | paper: ")
+    assert "90.96 / 91.91 / 93.47 / 95.06" in table[3]
+    assert "never trained on" in table[-1]
+
+    # What a run of the same settings and seed measures is what its cell says.
+    run = call(
+        "relevance", "train", "--data", grades, "--run", tmp_path / "run", "--bi-encoder", encoder,
+        "--sampler", "bhns", *options(max_steps=2), "--json",
+    ).json  # fmt: skip
+    (cell,) = (one for one in cells if (one["settings"]["sampler"], one["settings"]["seed"]) == ("bhns", 1))
+    assert run["systems"]["cross_encoder"]["ndcg@10"] == pytest.approx(cell["ndcg@10"] / 100, abs=1e-6)
+    assert (run["num_queries"], run["num_pairs"]) == (found["num_queries"], found["num_pairs"])
+    # Another split is another table.
+    other = call(*arguments, "--samplers", "none", "--seeds", "1", "--set", "relevance.split_seed=2", "--json").json
+    assert [row["num_seeds"] for row in other["rows"]] == [1]
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,17 @@ from uepp.cli.app import (
     verbosity,
     working,
 )
-from uepp.config import SAMPLER_NAMES, Given, load_config
+from uepp.config import SAMPLER_NAMES, Given, RelevanceConfig, load_config
 from uepp.errors import InputError
+from uepp.terminal import in_parts
 
 relevance_app = typer.Typer(
     no_args_is_help=True,
     help="Judge query and product as a pair: a cross-encoder that learns from human grades and sampled negatives "
     "(BHNS).\n\n[bold]uepp relevance train --data DIR[/bold] trains one on a data set with judgments.parquet or on a "
-    "generated marketplace; [bold]cases[/bold] shows what samplers choose; [bold]sts[/bold] compares samplers on the "
-    "STS Benchmark. Settings: relevance.* in a configuration or with --set.",
+    "generated marketplace; [bold]cases[/bold] shows what samplers choose; [bold]compare[/bold] and [bold]sts[/bold] "
+    "train with several of them, on such data and on the STS Benchmark. Settings: relevance.* in a configuration or "
+    "with --set.",
 )
 app.add_typer(relevance_app, name="relevance")
 
@@ -63,6 +65,8 @@ BiEncoderOption = Annotated[
         "(relevance.bi_encoder).",
     ),
 ]
+NumbersOption = Annotated[str, typer.Option("--num-negatives", metavar="K,…", help="K of the samplers.")]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="How many, from relevance.seed on.")]
 
 
 @relevance_app.command()
@@ -71,11 +75,11 @@ def sts(
         Path, typer.Argument(metavar="DIR", help="STS Benchmark: sts-train.csv, sts-dev.csv, sts-test.csv.")
     ],
     split: Annotated[str, typer.Option("--split", help="What is reported: dev or test.")] = "dev",
-    num_negatives: Annotated[str, typer.Option("--num-negatives", metavar="K,…", help="K of the samplers.")] = "4",
+    num_negatives: NumbersOption = "4",
     samplers: Annotated[str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")] = ",".join(
         SAMPLER_NAMES
     ),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, from relevance.seed on.")] = 1,
+    seeds: SeedsOption = 1,
     pool_size: Annotated[
         str | None,
         typer.Option(
@@ -107,31 +111,61 @@ def sts(
     if split not in SPLITS:
         raise InputError(f"--split {split}: must be one of {', '.join(SPLITS)}")
     resolved = load_config(config, settings or (), given=_given(encoder, layers, bi_encoder))
-    pools = [resolved.relevance.pool_size] if pool_size is None else _numbers("--pool-size", pool_size)
-    for size in pools:
-        if size < resolved.relevance.batch_size:
-            raise InputError(
-                f"--pool-size {size}: must be at least relevance.batch_size = {resolved.relevance.batch_size}"
-            )
+    pools = _pools(pool_size, resolved.relevance)
     names, numbers = _names("--samplers", samplers), _numbers("--num-negatives", num_negatives)
     with working():
-        from uepp.pipeline.sts import caption, headings, lines, run_sts
+        from uepp.pipeline.sts import run_sts
 
         results = run_sts(
             directory, resolved.relevance, out, progress_console,
             split=split, samplers=names, numbers=numbers, pool_sizes=pools, num_seeds=seeds, verbose=verbosity(),
         )  # fmt: skip
-    if results is None:
-        progress_console.print("Stopped and saved. The same command goes on where it was.")
-        return
-    if as_json:
-        print_json(results)
-        return
-    table = Table(*headings(), box=box.SIMPLE_HEAD, caption=caption(results), caption_justify="left")
-    for line in lines(results):
-        table.add_row(*line)
-    result_console.print(table)
-    say("Kept in: ", (str(out), "bold"), "   (table.md, results.json, cells/)")
+    _show_grid(results, out, as_json)
+
+
+@relevance_app.command()
+def compare(
+    config: ConfigArgument = "demo",
+    settings: SetOption = None,
+    data: DataOption = None,
+    num_negatives: NumbersOption = "4",
+    samplers: Annotated[
+        str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")
+    ] = "none,vns,hns,bhns",
+    seeds: SeedsOption = 3,
+    pool_size: Annotated[
+        str | None,
+        typer.Option(
+            "--pool-size",
+            metavar="N,…",
+            help="Labelled pairs whose products are candidates. \\[default: relevance.pool_size, 256]",
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
+    layers: LayersOption = None,
+    bi_encoder: BiEncoderOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
+        "studies/samplers"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Compare negative samplers on judged queries and products, the paper's Table 3: NDCG@5, 10 and 20, and AUROC.
+
+    The data is that of uepp relevance train. A cell is a sampler, K, pool and seed; all of them have the same pairs in
+    the same parts. Each is trained once and kept in --out: started again, the command goes on where it stopped.
+    """
+    given = [*_given(encoder, layers, bi_encoder), *given_by({"--data": ("data.path", data)})]
+    resolved = load_config(config, settings or (), given=given)
+    pools = _pools(pool_size, resolved.relevance)
+    names, numbers = _names("--samplers", samplers), _numbers("--num-negatives", num_negatives)
+    with working():
+        from uepp.pipeline.sampler_comparison import compare_samplers
+
+        results = compare_samplers(
+            resolved, out, progress_console,
+            samplers=names, numbers=numbers, pool_sizes=pools, num_seeds=seeds, verbose=verbosity(),
+        )  # fmt: skip
+    _show_grid(results, out, as_json)
 
 
 @relevance_app.command()
@@ -245,6 +279,22 @@ def cases(
     _show_cases(found)
 
 
+def _show_grid(results: dict[str, Any] | None, out: Path, as_json: bool) -> None:
+    """The table of a grid of samplers; none: it was stopped."""
+    if results is None:
+        progress_console.print("Stopped and saved. The same command goes on where it was.")
+        return
+    if as_json:
+        print_json(results)
+        return
+    from uepp.pipeline.sampler_grid import headings, lines
+
+    names = {"sampler", "K", "pool"}
+    for table in in_parts(headings(results), lines(results), names, result_console.width, None, results["caption"]):
+        result_console.print(table)
+    say("Kept in: ", (str(out), "bold"), "   (table.md, results.json, cells/)")
+
+
 def _show(metrics: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(metrics)
@@ -316,6 +366,14 @@ def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> l
             "--bi-encoder": ("relevance.bi_encoder", bi_encoder),
         }
     )
+
+
+def _pools(text: str | None, config: RelevanceConfig) -> list[int]:
+    pools = [config.pool_size] if text is None else _numbers("--pool-size", text)
+    for size in pools:
+        if size < config.batch_size:
+            raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {config.batch_size}")
+    return pools
 
 
 def _names(option: str, text: str) -> list[str]:

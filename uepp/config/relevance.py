@@ -67,7 +67,8 @@ class RelevanceConfig(Stage):
     random_share: float = Field(0.2, ge=0, le=1, description="random pairs labelled 0, added to each part's pairs")
     evaluation_share: float = Field(0.2, gt=0, lt=1, description="queries that are never trained on, at least")
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the others, queries for early stopping")
-    seed: int = Field(1, ge=0, lt=2**32, description="split, random pairs, first values, order, negatives, dropout")
+    split_seed: int = Field(1, ge=0, lt=2**32, description="judged queries of a marketplace, split, random pairs")
+    seed: int = Field(1, ge=0, lt=2**32, description="first values, order, pools, negatives, dropout")
     batch_size: int = Field(32, ge=1, description="labelled pairs a step, over all replicas")
     max_steps: int = Field(1_000, ge=1, description="steps of the whole run")
     learning_rate: float | None = Field(

@@ -93,7 +93,7 @@ def train_relevance(
             open_run(config, run_dir, COMMAND, resume=resume)  # only now: bad data leaves no half-made run behind
             add_facts(run_dir, data=str(data_dir.resolve()))
             pairs.save(run_dir / "pairs.parquet")
-        console.print(f"  {_sizes(pairs)}", highlight=False)
+        console.print(f"  {sizes_text(pairs)}", highlight=False)
 
     with nothing_left(run_dir, resume):
         # -------------------------------------------------------------------------------- bi-encoder
@@ -103,8 +103,9 @@ def train_relevance(
         # ------------------------------------------------------------------------------------- words
         if settings.encoder is None:
             with announced(console, "words", run_dir=run_dir):
-                number = _vocabulary(settings, pairs, run_dir / "vocabulary")
-                console.print(f"  {number:,} words", highlight=False)
+                learn_words(settings, pairs, run_dir / "vocabulary")
+                words = (run_dir / "vocabulary" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+                console.print(f"  {len(words):,} words", highlight=False)
         labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
         steps = Steps(
             labelled, pairs.texts.queries, pairs.texts.products, configured_sampler(settings),
@@ -120,7 +121,7 @@ def train_relevance(
             settings,
             run_dir,
             strategy=strategy,
-            validate=(lambda encoder: _ndcg_at_10(encoder, pairs, validated)) if len(validated) else None,
+            validate=(lambda encoder: ndcg_at_10(encoder, pairs, validated)) if len(validated) else None,
             resume=resume,
             verbose=verbose,
         )
@@ -160,7 +161,7 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
         query, product = texts.query[rows], texts.product[rows]
         gains = pairs.evaluation_labels[rows]
         scores = score([texts.queries[row] for row in query], [texts.products[row] for row in product])
-        systems = {"cross_encoder": _measures(scores, gains, query)}
+        systems = {"cross_encoder": measures_of(scores, gains, query)}
         bi_encoder: dict[str, Any] | None = None
         if config.relevance.bi_encoder is not None:
             cosines = _cosines(embeddings, query, product)
@@ -169,7 +170,7 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
             num_trained = None if is_trained is None else len(np.unique(query[~is_new]))
             bi_encoder = {"num_trained_queries": num_trained, "new_queries": None}
             both = {
-                name: _measures(values[is_new], gains[is_new], query[is_new])
+                name: measures_of(values[is_new], gains[is_new], query[is_new])
                 for name, values in (("cross_encoder", scores), ("bi_encoder", cosines))
                 if is_new.any()
             }
@@ -276,15 +277,14 @@ def _kept(path: Path, num_rows: int, num_dimensions: int) -> np.ndarray:
     return rows
 
 
-def _vocabulary(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> int:
-    """Words of the queries and products that are trained on."""
+def learn_words(config: RelevanceConfig, pairs: PartPairs, folder: Path) -> None:
+    """Write the words of the queries and products that are trained on."""
     if not folder.is_dir():
         rows = pairs.rows(TRAIN)
         texts = [pairs.texts.queries[row] for row in np.unique(pairs.texts.query[rows])]
         texts += [pairs.texts.products[row] for row in np.unique(pairs.texts.product[rows])]
         with atomic_directory(folder) as temporary:
             learn_vocabulary(texts, temporary, config.vocabulary_size)
-    return len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
 
 
 def _write_cross_encoder(encoder: CrossEncoder, config: RelevanceConfig, pairs: PartPairs, run_dir: Path) -> None:
@@ -312,7 +312,8 @@ def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs]:
     return load_config(str(run_dir / "config.yaml")), PartPairs.load(run_dir / "pairs.parquet")
 
 
-def _sizes(pairs: PartPairs) -> str:
+def sizes_text(pairs: PartPairs) -> str:
+    """Pairs and queries of each part, in words."""
     texts = []
     for name in (TRAIN, VALIDATION, EVALUATION):
         rows = pairs.rows(name)
@@ -332,14 +333,15 @@ def _cosines(embeddings: Embeddings, query: np.ndarray, product: np.ndarray) -> 
     return np.einsum("nd,nd->n", *units)
 
 
-def _measures(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float | None]:
-    """AUROC is none where all pairs are relevant, or none is: JSON has no NaN."""
+def measures_of(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float | None]:
+    """NDCG@5, 10 and 20, and AUROC, which is none where all pairs are relevant, or none is: JSON has no NaN."""
     auroc = pair_auroc(scores, gains >= 0.5)
     found = {f"ndcg@{k}": query_ndcg(scores, gains, query, k) for k in NDCG_AT}
     return {**found, "auroc": None if np.isnan(auroc) else auroc}
 
 
-def _ndcg_at_10(encoder: CrossEncoder, pairs: PartPairs, rows: np.ndarray) -> float:
+def ndcg_at_10(encoder: CrossEncoder, pairs: PartPairs, rows: np.ndarray) -> float:
+    """NDCG@10 of some of the pairs, for early stopping."""
     texts = pairs.texts
     query = texts.query[rows]
     products = [texts.products[row] for row in texts.product[rows]]

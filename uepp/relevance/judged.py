@@ -136,7 +136,7 @@ def _displayed(directory: Path, train_end: datetime, config: RelevanceConfig) ->
     queries = counts.group_by("query").aggregate([("count_all", "sum")]).sort_by("query")
     weight = np.asarray(queries.column("count_all_sum"), np.float64)
     number = min(config.judged_queries, len(weight))
-    rng = np.random.default_rng([2, config.seed])
+    rng = np.random.default_rng([2, config.split_seed])
     drawn = rng.choice(len(weight), number, replace=False, p=weight / weight.sum())
     of_drawn = pc.is_in(counts.column("query"), queries.column("query").combine_chunks().take(pa.array(np.sort(drawn))))
     order = [("query", "ascending"), ("count_all", "descending"), ("product_id", "ascending")]

@@ -119,12 +119,12 @@ def part_pairs(judged: Judged, config: RelevanceConfig) -> PartPairs:
     """
     pairs = judged.pairs
     validation_share = config.validation_share if config.patience else 0.0
-    of_query = split_by_query(pairs.queries, config.evaluation_share, validation_share, config.seed, judged.later)
+    of_query = split_by_query(pairs.queries, config.evaluation_share, validation_share, config.split_seed, judged.later)
     query, product = [pairs.query], [pairs.product]
     for part in range(len(PARTS)):
         rows = np.flatnonzero(of_query == part)
         if len(rows):
-            drawn = random_pairs(pairs, rows, config.random_share, (3, config.seed, part))
+            drawn = random_pairs(pairs, rows, config.random_share, (3, config.split_seed, part))
             query.append(drawn[0])
             product.append(drawn[1])
     train, evaluation = soft_labels(pairs.grades, judged.levels)

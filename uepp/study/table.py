@@ -1,16 +1,14 @@
 """The tables of a study: its variants, and how they differ from what they are compared with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.cells import cell_len
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from uepp.evaluation.systems import LABELS
 from uepp.evaluation.table import decimals, fixed
+from uepp.terminal import in_parts
 
 _PARTS = (("head", "head"), ("tail", "tail"), ("non_repeat", "new"))
 """Segments with a column, and their names in its heading."""
@@ -149,8 +147,6 @@ def _spread(cells: Sequence[dict[str, Any]], window: str, segment: str, metric: 
 
 
 _NAMES = {"variant", "less"}
-_NARROWEST = 15  # column of names
-_BORDER = 3  # a column's blanks and line
 _CAPTION = "mean ± standard deviation over seeds; 95%: over the queries that could have been asked, the seeds' mean"
 DIFFERENCES = (
     "Differences seed by seed, mean ± standard deviation; *: 0 is outside of the 95% interval over seeds (that other "
@@ -177,50 +173,11 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def print_study(results: dict[str, Any], console: Console) -> None:
     """The tables on a terminal, in parts where it is narrower than they are."""
-    for table in _tables(*_summary_table(results), results["description"] or None, _CAPTION, console.width):
+    for table in in_parts(*_summary_table(results), _NAMES, console.width, results["description"] or None, _CAPTION):
         console.print(table)
     if apart := difference_table(results):
-        for table in _tables(*apart, None, DIFFERENCES, console.width):
+        for table in in_parts(*apart, _NAMES, console.width, None, DIFFERENCES):
             console.print(table)
-
-
-def _tables(
-    head: Sequence[str], rows: Sequence[Sequence[str]], title: str | None, caption: str, width: int
-) -> list[Table]:
-    """A table, or several where its columns do not fit beside each other, each with the names and a figure at least."""
-    names = [place for place, heading in enumerate(head) if heading in _NAMES]
-    needs = [_width([*heading.split(), *(row[place] for row in rows)]) for place, heading in enumerate(head)]
-    left = width - 1
-    widest = max(need for place, need in enumerate(needs) if place not in names)
-    for place in names:
-        share = (width - 1 - widest) // len(names)
-        needs[place] = min(needs[place], max(_NARROWEST, width // (2 * len(names))), max(share, _BORDER + 1))
-        left -= needs[place]
-    parts: list[list[int]] = [[]]
-    for place in range(len(head)):
-        if place not in names:
-            if parts[-1] and sum(needs[column] for column in parts[-1]) + needs[place] > left:
-                parts.append([])
-            parts[-1].append(place)
-    tables = []
-    for part in parts:
-        table = Table(
-            title=Text(title, "table.title") if title and part is parts[0] else None,
-            caption=caption if part is parts[-1] else None,
-        )
-        for place in (*names, *part):
-            justify: JustifyMethod = "left" if place in names else "right"
-            room = needs[place] - _BORDER
-            table.add_column(Text(head[place]), justify=justify, min_width=room, max_width=room)
-        for row in rows:
-            table.add_row(*(Text(row[place]) for place in (*names, *part)))
-        tables.append(table)
-    return tables
-
-
-def _width(texts: Iterable[str]) -> int:
-    """Of a column whose cells hold texts, with its border."""
-    return max(cell_len(text) for text in texts) + _BORDER
 
 
 def _summary_table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
