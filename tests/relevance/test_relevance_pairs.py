@@ -89,6 +89,21 @@ def test_what_is_judged_for_another_spelling_is_no_negative() -> None:
     assert len(labelled) == 3
 
 
+def test_a_product_with_the_same_text_is_no_negative() -> None:
+    """The cross-encoder reads the text: one pair of strings would be labelled 1 and 0."""
+    texts = TextPairs(
+        ["oak board", "lamp"], ["1", "2", "3", "4"], ["Oak board, 2 m", "lamp", "oak board 2 m", "desk"],
+        np.array([0, 1, 1]), np.array([0, 1, 3]), np.ones(3),
+    )  # fmt: skip
+    ones = np.ones(3, np.float32)
+    pairs = PartPairs(texts, np.zeros(3, np.int64), np.zeros(3, bool), ones, ones)
+    labelled = pairs.labelled("train", Embeddings(np.eye(2), np.eye(4)[:, :2]), None)
+    query, product = labelled.known_of(np.arange(2))
+    assert set(zip(query.tolist(), product.tolist(), strict=True)) == {(0, 0), (0, 2), (1, 1), (1, 3)}
+    drawn = {pair for seed in range(20) for pair in zip(*random_pairs(texts, np.arange(2), 1.0, (seed,)), strict=True)}
+    assert drawn == {(0, 1), (0, 3), (1, 0), (1, 2)}
+
+
 def test_random_pairs_end_where_nearly_all_is_judged() -> None:
     """Two queries, two products, three pairs: one is left."""
     pairs = TextPairs(["a", "b"], ["1", "2"], ["x", "y"], np.array([0, 0, 1]), np.array([0, 1, 0]), np.ones(3))

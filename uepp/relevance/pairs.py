@@ -114,18 +114,18 @@ def random_pairs(
     is_wanted = np.zeros(len(judged.queries), bool)
     is_wanted[queries] = True
     number = round(share * int(is_wanted[judged.query].sum()))
-    key = query_numbers(judged.queries).tolist()  # what is judged for another spelling is judged
-    taken = {
-        (key[query], product) for query, product in zip(judged.query.tolist(), judged.product.tolist(), strict=True)
-    }
+    # What is judged for another spelling of the query, or of a product with the same text, is judged.
+    key, text = query_numbers(judged.queries), query_numbers(judged.products)
+    taken = set(zip(key[judged.query].tolist(), text[judged.product].tolist(), strict=True))
     rng = np.random.default_rng([len(seed), *seed])
     drawn: list[tuple[int, int]] = []
     for _ in range(20):
         several = max(1, number - len(drawn))
         some = rng.choice(queries, several), rng.integers(0, len(judged.products), several)
         for query, product in zip(*(rows.tolist() for rows in some), strict=True):
-            if len(drawn) < number and (key[query], product) not in taken:
-                taken.add((key[query], product))
+            pair = int(key[query]), int(text[product])
+            if len(drawn) < number and pair not in taken:
+                taken.add(pair)
                 drawn.append((query, product))
     found = np.array(drawn, np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]

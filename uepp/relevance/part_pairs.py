@@ -1,5 +1,6 @@
 """Judged pairs with their labels and the part of the split that each belongs to; `pairs.parquet` of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,20 +96,31 @@ class PartPairs:
 def _known_of_other_spellings(texts: TextPairs, rows: NDArray[np.int64]) -> tuple[list[int], list[int]]:
     """What is judged for a query as it is written in one way is no negative where it is written in another.
 
+    Likewise of products with the same text, which a cross-encoder cannot tell apart.
+
     Returns:
         Rows of queries and of products.
     """
-    number = query_numbers(texts.queries)
-    spelled = np.bincount(number)[number] > 1
-    members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(spelled).tolist():
-        members.setdefault(int(number[row]), []).append(row)
+    same_query, same_product = _of_the_same_text(texts.queries), _of_the_same_text(texts.products)
     queries, products = [], []
-    for row in rows[spelled[texts.query[rows]]].tolist():
-        for query in members[int(number[texts.query[row]])]:
-            queries.append(query)
-            products.append(int(texts.product[row]))
+    for row in rows.tolist():
+        query, product = int(texts.query[row]), int(texts.product[row])
+        if query not in same_query and product not in same_product:
+            continue
+        for other in same_query.get(query, [query]):
+            for another in same_product.get(product, [product]):
+                queries.append(other)
+                products.append(another)
     return queries, products
+
+
+def _of_the_same_text(texts: Sequence[str]) -> dict[int, list[int]]:
+    """By row, all rows of the same text but for case, accents and punctuation, where there are several."""
+    number = query_numbers(texts)
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(np.bincount(number)[number] > 1).tolist():
+        members.setdefault(int(number[row]), []).append(row)
+    return {row: rows for rows in members.values() for row in rows}
 
 
 def part_pairs(judged: Judged, config: RelevanceConfig) -> PartPairs:
