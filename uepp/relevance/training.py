@@ -110,7 +110,8 @@ def fit(
             trainee.step.assign(done)
             is_over = done >= config.max_steps
             if is_over or done % config.evaluate_every_steps == 0:
-                row = report.row(done) | {"sampler_seconds": steps.sampler_seconds(), "learning_rate": trainee.rate}
+                sampling = steps.sampler_seconds() * num_replicas  # each replica samples the whole step
+                row = report.row(done) | {"sampler_seconds": sampling, "learning_rate": trainee.rate}
                 refuse_divergence(done, row["loss"], rates)
                 if validate is not None:
                     measure = validate(trainee.encoder)
