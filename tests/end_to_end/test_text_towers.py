@@ -231,7 +231,7 @@ def test_generated_queries_make_an_opponent(run: Path, variant: str, shop: Shop)
     if variant != "frozen":
         pytest.skip("once is enough")
     metrics, _ = pipeline.evaluate_run(run, QUIET)
-    assert list(metrics["systems"])[:3] == ["uepp", "bm25_expanded", "bm25"]
+    assert list(metrics["systems"])[:4] == ["uepp", "fusion", "bm25_expanded", "bm25"]
     settings = json.loads((run / "export" / "bm25_expanded.json").read_text())
     assert "generated" in [trial["setting"] for trial in settings["tried"]]
     (run / "export" / "generated_queries.parquet").unlink()

@@ -79,20 +79,21 @@ def test_every_system_has_a_label_of_its_own() -> None:
 
 def test_what_is_compared_by_default_is_what_the_data_allow(tmp_path: Path) -> None:
     full = known(write_export(tmp_path / "full"), tmp_path)
-    names = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain", "random_walk", "category_popularity", "own_history")
-    assert chosen_opponents(None, full) == names
+    lexical = ("bm25", "bm25_quality", "bm25_stemmed", "bm25_plain")
+    names = (*lexical, "random_walk", "category_popularity", "own_history")
+    assert chosen_opponents(None, full) == ("fusion", *names)
     bare = known(write_export(tmp_path / "bare", category=False, people=False), tmp_path)
-    assert chosen_opponents(None, bare) == names[:-2]
+    assert chosen_opponents(None, bare) == ("fusion", *names[:-2])
     (tmp_path / "bare" / "bm25.json").unlink()
     assert chosen_opponents(None, bare) == ("bm25_stemmed", "bm25_plain", "random_walk")
     for name in ("generated_queries.parquet", "bm25_expanded.json", "boosting.json"):
         (tmp_path / "full" / name).touch()
-    assert chosen_opponents(None, full) == ("uepp_boost", "bm25_expanded", *names)
+    assert chosen_opponents(None, full) == ("uepp_boost", "fusion", "bm25_expanded", *names)
     (tmp_path / "full" / "ranker").mkdir()
     (tmp_path / "full" / "ranker" / "ranker.json").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uepp.evaluation.systems.load_lightgbm", lambda: None)
-        assert chosen_opponents(None, full) == ("uepp_boost", "uepp_rerank", "bm25_expanded", *names)
+        assert chosen_opponents(None, full) == ("uepp_boost", "uepp_rerank", "fusion", "bm25_expanded", *names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "lightgbm", None)
         assert "uepp_rerank" not in chosen_opponents(None, full)
