@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from uepp.metrics import (
     NOT_FOUND,
+    Part,
     auroc,
     direction,
     mean_over_days,
@@ -376,7 +377,7 @@ def test_resampled_means_are_those_of_weighted_queries() -> None:
     query = np.array(list("xyzxvvwabcdefghij" + "zxuuklmnopq"))
     values = rng.random((28, 3))
     values[2, 1] = values[17:, 1] = np.nan
-    found = resampled_means(values, day, query, num_resamples=50, seed=3)
+    (found,) = resampled_means([Part(values, day, query)], num_resamples=50, seed=3)
     names = np.unique(query).tolist()
     weights = np.random.default_rng(3).standard_exponential((50, len(names)))
     for resample in range(50):
@@ -386,8 +387,13 @@ def test_resampled_means_are_those_of_weighted_queries() -> None:
             weight = [weights[resample, names.index(query[row])] for row in there]
             expected = np.average(values[there, column], weights=np.array(weight) / of_day)
             np.testing.assert_allclose(found[resample, column], expected)
-    np.testing.assert_allclose(resampled_means(values[:, :1], day, query, 50, 3), found[:, :1])
-    assert np.isnan(resampled_means(np.full((3, 1), np.nan), np.array(["a"] * 3), np.arange(3), 5)).all()
+    some = Part(values[5:, :1], day[5:], query[5:])
+    empty = Part(np.full((3, 1), np.nan), np.array(["a"] * 3), np.array(["z"] * 3))
+    together = resampled_means([some, empty, Part(values, day, query)], 50, 3)
+    np.testing.assert_array_equal(together[2], found)
+    without = np.where(np.arange(28)[:, np.newaxis] < 5, np.nan, values[:, :1])
+    np.testing.assert_allclose(together[0], resampled_means([Part(without, day, query)], 50, 3)[0])
+    assert np.isnan(together[1]).all()
 
 
 def test_resampled_means_are_not_off_where_days_are_small() -> None:
@@ -395,7 +401,7 @@ def test_resampled_means_are_not_off_where_days_are_small() -> None:
     day = np.array([f"{number:02}" for number in range(20)] + ["99"] * 200)
     values = np.array([0.0] * 20 + [1.0] * 200)
     assert mean_over_days(values, day) == pytest.approx(1 / 21)
-    found = resampled_means(values[:, np.newaxis], day, np.arange(220))
+    (found,) = resampled_means([Part(values[:, np.newaxis], day, np.arange(220))])
     assert found.mean() == pytest.approx(1 / 21, rel=0.1)
 
 
@@ -408,7 +414,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say(num_days: int, a_day: int)
     rng = np.random.default_rng(8)
     values = rng.choice([-1.0, 0.0, 1.0], (num_days * a_day, 400), p=[0.1, 0.6, 0.3])
     day, query = np.repeat(np.arange(num_days), a_day), np.arange(num_days * a_day)
-    low, high = middle(resampled_means(values, day, query, num_resamples=500))
+    low, high = middle(resampled_means([Part(values, day, query)], num_resamples=500)[0])
     assert 0.92 < np.mean((low <= 0.2) & (high >= 0.2)) < 0.97
     needed = 2 * 1.96 * values.mean(axis=0).std()
     np.testing.assert_allclose(np.mean(high - low), needed, rtol=0.1)

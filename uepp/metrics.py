@@ -1,6 +1,7 @@
 """Retrieval measures, as pure functions of rankings."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -182,10 +183,22 @@ def mean_over_days(values: np.ndarray, day: np.ndarray) -> float:
     return float(daily.mean())
 
 
-def resampled_means(
-    values: np.ndarray, day: np.ndarray, group: np.ndarray, num_resamples: int = 2_000, seed: int = 0
-) -> np.ndarray:
-    """Bayesian bootstrap of `mean_over_days` over groups of requests, of several columns with the same draws.
+class Part(NamedTuple):
+    """Values whose means are resampled together: of r requests, in M columns.
+
+    Attributes:
+        values: float64 [r, M]; NaN is left out of its column.
+        day: [r], any labels.
+        group: [r], any labels, such as the queries; a label is the same group in all parts.
+    """
+
+    values: np.ndarray
+    day: np.ndarray
+    group: np.ndarray
+
+
+def resampled_means(parts: Sequence[Part], num_resamples: int = 2_000, seed: int = 0) -> list[np.ndarray]:
+    """Bayesian bootstrap of `mean_over_days` over groups of requests, of all columns of all parts with the same draws.
 
     Requests of one query are answered well or badly together, so they are drawn together, on all of its days: each
     resample gives every group g a weight W_g from the exponential distribution, for all of its requests (Rubin, The
@@ -196,30 +209,34 @@ def resampled_means(
     draws.
 
     Args:
-        values: float64 [R, M]; NaN is left out of its column.
-        day: [R], any labels.
-        group: [R], any labels, such as the queries.
+        parts: such as slices of the same requests.
         num_resamples: S, how often to draw.
         seed: of the draws.
 
     Returns:
-        float64 [S, M]; NaN where the mean rests on fewer than `MIN_GROUPS` groups, by their effective number
-        (Σ_g C_g)² / Σ_g C_g² with C_g = Σ_{r ∈ g} c_r, which is their number where all count the same.
+        For each part float64 [S, M]; NaN where the mean rests on fewer than `MIN_GROUPS` groups, by their effective
+        number (Σ_g C_g)² / Σ_g C_g² with C_g = Σ_{r ∈ g} c_r, which is their number where all count the same.
     """
+    labels = np.unique(np.concatenate([part.group for part in parts]))
+    means, prepared = [], []
+    for part in parts:
+        is_value = ~np.isnan(part.values)
+        shares = _shares_of_days(is_value, part.day)
+        sums = _sums_by_group(np.where(is_value, part.values, 0.0) * shares, part.group)
+        counts = _sums_by_group(shares, part.group)
+        squares = (counts**2).sum(axis=0)
+        effective = np.divide(counts.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+        is_enough = np.round(effective, 6) >= MIN_GROUPS
+        means.append(np.full((num_resamples, part.values.shape[1]), np.nan))
+        groups = np.searchsorted(labels, np.unique(part.group))
+        prepared.append((groups, is_enough, sums[:, is_enough], counts[:, is_enough]))
     rng = np.random.default_rng(seed)
-    is_value = ~np.isnan(values)
-    shares = _shares_of_days(is_value, day)
-    sums = _sums_by_group(np.where(is_value, values, 0.0) * shares, group)
-    counts = _sums_by_group(shares, group)
-    squares = (counts**2).sum(axis=0)
-    effective = np.divide(counts.sum(axis=0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
-    is_enough = np.round(effective, 6) >= MIN_GROUPS
-    sums, counts = sums[:, is_enough], counts[:, is_enough]
-    means = np.full((num_resamples, values.shape[1]), np.nan)
-    step = max(1, 1_000_000 // max(len(sums), 1))
+    step = max(1, 1_000_000 // max(len(labels), 1))
     for begin in range(0, num_resamples, step):
-        weights = rng.standard_exponential((min(step, num_resamples - begin), len(sums)))
-        means[begin : begin + step, is_enough] = (weights @ sums) / (weights @ counts)
+        weights = rng.standard_exponential((min(step, num_resamples - begin), len(labels)))
+        for of_part, (groups, is_enough, sums, counts) in zip(means, prepared, strict=True):
+            drawn = weights if len(groups) == len(labels) else weights[:, groups]
+            of_part[begin : begin + step, is_enough] = (drawn @ sums) / (drawn @ counts)
     return means
 
 
@@ -266,7 +283,8 @@ def paired_interval(
         Lower and upper end, NaN where `resampled_means` are.
     """
     is_value = ~np.isnan(differences)
-    means = resampled_means(differences[is_value, np.newaxis], day[is_value], group[is_value], num_resamples, seed)
+    part = Part(differences[is_value, np.newaxis], day[is_value], group[is_value])
+    (means,) = resampled_means([part], num_resamples, seed)
     (low, high) = middle(means, confidence)[:, 0]
     return float(low), float(high)
 

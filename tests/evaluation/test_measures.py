@@ -16,7 +16,7 @@ from uepp.evaluation.slices import NAMES, Slices, slices_of
 from uepp.evaluation.table import headline, markdown, print_table
 from uepp.features.requests import RawRequests
 from uepp.features.text import query_numbers
-from uepp.metrics import middle, resampled_means
+from uepp.metrics import Part, middle, resampled_means
 
 NUM_REQUESTS, NUM_PRODUCTS, NUM_KNOWN = 28, 12, 8
 DAY = np.array(["mon"] * 12 + ["tue"] * 16)
@@ -262,7 +262,7 @@ def test_each_system_is_compared_with_bm25() -> None:
     assert (same["ratio"], same["ratio_interval"], same["p_value"]) == (1.0, [1.0, 1.0], 1.0)
     query = query_numbers(texts)
     of_systems = np.stack([one.values["all"]["recall@5"] for one in (ours, theirs)], axis=1)
-    draws = resampled_means(of_systems, DAY, query, 1_000)
+    (draws,) = resampled_means([Part(of_systems, DAY, query)], 1_000)
     np.testing.assert_allclose(one["ratio_interval"], middle(draws[:, 0] / draws[:, 1]), atol=1e-6)
     assert report({"uepp": ours}, slices, DAY, texts)["over_bm25"] == {}
 

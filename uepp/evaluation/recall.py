@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from uepp.evaluation.measures import Measured, daily
 from uepp.evaluation.slices import ALL, JUDGED, Slices
 from uepp.features.text import query_numbers
-from uepp.metrics import middle, paired_p_values, resampled_means
+from uepp.metrics import Part, middle, paired_p_values, resampled_means
 
 REFERENCE = "bm25"
 """What every other system is compared with: tuned BM25."""
@@ -46,14 +46,22 @@ def report(measured: Mapping[str, Measured], slices: Slices, day: np.ndarray, qu
     place = {name: row for row, name in enumerate(measured)}
     pairs = [(first, name) for name in others] + [(name, REFERENCE) for name in over]
     rows = np.array([(place[one], place[other]) for one, other in pairs], np.int64).reshape(-1, 2)
+    shown, tables = {}, []
     for slice_name, part in slices.by_name.items():
         values = {name: one.values[part.wanted] for name, one in measured.items()}
         names = [name for name in values[first] if slice_name in (ALL, JUDGED) or name.startswith("recall@")]
-        table = np.stack([[of_system[name][part.rows] for name in names] for of_system in values.values()])
-        with threadpool_limits(1, "blas"):  # small matrices: threads would wait for each other, and add up in any order
-            intervals, compared = _compared(table, rows, day[part.rows], query[part.rows])
+        columns = [of_system[name][part.rows] for of_system in values.values() for name in names]
+        tables.append(Part(np.stack(columns, axis=1), day[part.rows], query[part.rows]))
+        shown[slice_name] = names
+    with threadpool_limits(1, "blas"):  # small matrices: threads would wait for each other, and add up in any order
+        drawn = resampled_means(tables, _NUM_RESAMPLES)
+        found = [_compared(table, means, rows, len(measured)) for table, means in zip(tables, drawn, strict=True)]
+    for (slice_name, names), (intervals, compared) in zip(shown.items(), found, strict=True):
+        part = slices.by_name[slice_name]
         for row, name in enumerate(measured):
-            means = {key: measured[name].mean(slices, slice_name, key, day) for key in values[name]}
+            means = {
+                key: measured[name].mean(slices, slice_name, key, day) for key in measured[name].values[part.wanted]
+            }
             ends = dict(zip(names, intervals[row].tolist(), strict=True))
             numbers = {"num_queries": part.num_queries, "num_requests": len(part.rows)}
             systems[name][slice_name] = {**means, **numbers, "intervals": ends}
@@ -106,30 +114,26 @@ class _Compared(NamedTuple):
     p_values: np.ndarray
 
 
-def _compared(table: np.ndarray, pairs: np.ndarray, day: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, _Compared]:
+def _compared(table: Part, means: np.ndarray, pairs: np.ndarray, num_systems: int) -> tuple[np.ndarray, _Compared]:
     """Intervals and tests.
 
     Args:
-        table: float64 [S, M, r], the systems' values of r requests.
+        table: S · M columns, system by system the measures of each.
+        means: their resampled means, [resamples, S · M].
         pairs: int64 [P, 2], systems by their row.
-        day: [r].
-        query: [r].
+        num_systems: S.
 
     Returns:
         Intervals [S, M, 2] of the means, and the pairs' comparisons.
     """
-    num_systems, num_measures, num_requests = table.shape
+    num_measures = table.values.shape[1] // num_systems
+    means = means.reshape(len(means), num_systems, num_measures)
+    values = table.values.reshape(len(table.values), num_systems, num_measures)
     rows, others = pairs.T
-    if not num_requests:
-        nothing = np.full((max(num_systems, len(pairs)), num_measures, 2), np.nan)
-        of_pairs = nothing[: len(pairs)]
-        return nothing[:num_systems], _Compared(of_pairs, of_pairs, of_pairs[..., 0])
-    columns = table.reshape(-1, num_requests).T
-    means = resampled_means(columns, day, query, _NUM_RESAMPLES).reshape(_NUM_RESAMPLES, num_systems, num_measures)
     one, other = means[:, rows], means[:, others]
     ratios = np.divide(one, other, out=np.full_like(one, np.nan), where=other > 0)
-    paired = (table[rows] - table[others]).reshape(-1, num_requests).T
-    p_values = paired_p_values(paired, day, query).reshape(len(pairs), num_measures)
+    paired = (values[:, rows] - values[:, others]).reshape(len(values), len(pairs) * num_measures)
+    p_values = paired_p_values(paired, table.day, table.group).reshape(len(pairs), num_measures)
     return _ends(means), _Compared(_ends(one - other), _ends(ratios), p_values)
 
 
