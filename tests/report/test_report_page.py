@@ -246,6 +246,22 @@ def test_the_one_group_that_is_behind_stands_at_the_top(tmp_path: Path) -> None:
     assert "Behind for new products" in top
 
 
+def test_human_grades_have_a_table_where_there_are_any(tmp_path: Path) -> None:
+    metrics = metrics_of(requests())
+    facts, drawn = facts_of(tmp_path, metrics), sample_of(requests(), products())
+    assert "human grades" not in page.render(facts, drawn)[0]
+    for place, one in enumerate(metrics["systems"].values()):
+        one["judged"] = {"ndcg@5": 0.25 + place / 8, "ndcg@10": None, "num_queries": 12, "num_requests": 34}
+    said = page.render(facts, drawn)[0]
+    assert "NDCG by human grades: 34 requests with 12 judged queries" in said
+    table = said[said.index('aria-label="NDCG by human grades') :]
+    table = table[: table.index("</table>")]
+    assert [f">{0.25 + place / 8:.3f}<".replace("0.", ".") in table for place in range(2)] == [True, True]
+    for one in metrics["systems"].values():
+        one["judged"]["num_requests"] = 0
+    assert "human grades" not in page.render(facts, drawn)[0]
+
+
 def test_what_counts_is_called_by_its_name(render: Render) -> None:
     html, _ = render(config=Config(data=DataConfig(relevant_types=("click", "cart"))))
     said = "".join(text for _, text in Elements(html).named("main"))

@@ -23,6 +23,8 @@ GROUPS = {
     "non_repeat": ("first purchases", "products that who asked had not bought before"),
     "repeat": ("bought again", "products that who asked had bought before"),
     "new_products": ("new products", "in the catalogue since the end of training, so never trained on"),
+    "domestic": ("domestic products", "of the country of who asked"),
+    "foreign": ("foreign products", "of another country"),
 }
 """Heading and meaning of each slice, in the order of the page."""
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from uepp.evaluation.locality import PERCENTILES, Locality, first_pairs, of_pairs, pair_bearings, pair_distances
 from uepp.evaluation.measures import MEASURES
-from uepp.evaluation.slices import ALL
+from uepp.evaluation.slices import ALL, JUDGED
 from uepp.evaluation.systems import LABELS
 from uepp.report import paper, wording
 from uepp.report.answer import OURS
@@ -43,10 +43,38 @@ class Grid(NamedTuple):
 
 def systems_grid(facts: Facts) -> Grid:
     """All systems with all measures, on all requests."""
+    of_all = facts.metrics["systems"][OURS][ALL]
+    return _systems_grid(facts, ALL, [key for name in MEASURES for key in of_all if key.startswith(f"{name}@")])
+
+
+class Judged(NamedTuple):
+    """What human grades say.
+
+    Attributes:
+        grid: NDCG with the grades as gains, a row a system.
+        num_requests: of a query with a grade above 0.
+        num_queries: different ones of these.
+    """
+
+    grid: Grid
+    num_requests: int
+    num_queries: int
+
+
+def judged(facts: Facts) -> Judged | None:
+    """All systems on judged requests; none where no query that was asked is judged."""
+    found = facts.metrics["systems"][OURS].get(JUDGED)
+    if not found or not found["num_requests"]:
+        return None
+    keys = [key for key in found if key.startswith("ndcg@")]
+    return Judged(_systems_grid(facts, JUDGED, keys), found["num_requests"], found["num_queries"])
+
+
+def _systems_grid(facts: Facts, part: str, keys: Sequence[str]) -> Grid:
     systems = facts.metrics["systems"]
-    keys = [key for name in MEASURES for key in systems[OURS][ALL] if key.startswith(f"{name}@")]
     best = {
-        key: max((one[ALL][key] for one in systems.values() if one[ALL][key] is not None), default=None) for key in keys
+        key: max((one[part][key] for one in systems.values() if one[part][key] is not None), default=None)
+        for key in keys
     }
     short = {"recall": "R", "ndcg": "NDCG", "precision": "P", "mrr": "MRR", "auroc": "AUROC"}
     heads = [f"{short[key.partition('@')[0]]} @{int(key.partition('@')[2]):,}" for key in keys]
@@ -54,7 +82,7 @@ def systems_grid(facts: Facts) -> Grid:
     for name, one in systems.items():
         cells = [Cell(LABELS.get(name, name))]
         for key in keys:
-            value = one[ALL][key]
+            value = one[part][key]
             cells.append(Cell(wording.measure(key, value), value, value is not None and value == best[key]))
         rows.append(cells)
     return Grid(["system", *heads], rows)

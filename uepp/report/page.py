@@ -62,7 +62,7 @@ def render(facts: Facts, sample: Sample) -> tuple[str, list[Drawn]]:
         for_whom=answer.for_whom(groups), extremes=answer.extremes(groups),
         against_others=answer.against_others(others),
         how_sure=answer.how_sure(facts), not_known=answer.not_known(facts), is_generated=answer.is_generated(facts),
-        figures=drawn, systems=content.systems_grid(facts), days=content.days_grid(facts),
+        figures=drawn, systems=content.systems_grid(facts), judged=content.judged(facts), days=content.days_grid(facts),
         most_days=figures.MOST_DAYS,
         examples=examples.choose(sample, answer.OURS, OPPONENT), depth=sample.depth, num_drawn=len(sample.rows),
         seed=SEED, pool_share=examples.POOL_SHARE, places=places, first=content.FIRST, num_dots=figures.NUM_DOTS,
