@@ -212,7 +212,8 @@ async function complete(signal) {
 
 function somebody() {
   const others = about.examples.filter((one) => one.user !== state.person);
-  return choose(others[Math.floor(Math.random() * others.length)].user);
+  const among = others.length ? others : about.examples;
+  return choose(among[Math.floor(Math.random() * among.length)].user);
 }
 
 function showPerson() {
