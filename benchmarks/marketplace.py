@@ -32,6 +32,7 @@ from rich.table import Table
 from uepp.data.marketplace import Truth, generate
 
 RECALL_AT = (10, 100, 1000)
+PLACE = ("latitude", "longitude")
 EVENT_WEIGHTS = {"click": 1.0, "cart": 3.0, "purchase": 6.0}
 HEAD_COUNT, TORSO_COUNT = 30, 3  # searches in the 30 days before T
 EXAMPLE_DAYS, SELECTION_DAYS = 30, 2
@@ -46,6 +47,8 @@ class Request:
     time: datetime
     targets: tuple[int, ...]
     segment: str
+    place: tuple[float, float]
+    country: str
 
 
 class Market:
@@ -59,6 +62,8 @@ class Market:
         self.product_ids = self.products.column("product_id").to_pylist()
         self.rows = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self.created = self.products.column("created_at").to_numpy()
+        self.places = np.stack([self.products.column(name).to_numpy() for name in PLACE], axis=1)
+        self.countries = np.array(self.products.column("country").to_pylist(), object)
         self.events = pq.read_table(directory / "events.parquet")
         self.requests = self._requests(max_requests, seed)
 
@@ -81,20 +86,26 @@ class Market:
         counts = self.training_counts()
         bought = self.between(self.train_end + timedelta(days=SELECTION_DAYS), None, "purchase")
         found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        for row in bought.select(["session_id", "query", "user_id", "timestamp", "product_id"]).to_pylist():
+        columns = ["session_id", "query", "user_id", "timestamp", "product_id", "country", *PLACE]
+        for row in bought.select(columns).to_pylist():
             found[row["session_id"], row["query"]].append(row)
         requests = []
         for (_, query), rows in sorted(found.items()):
             count = counts.get(query, 0)
             segment = "head" if count >= HEAD_COUNT else "torso" if count >= TORSO_COUNT else "tail"
             targets = tuple(sorted({self.rows[row["product_id"]] for row in rows}))
-            requests.append(Request(query, rows[0]["user_id"], rows[0]["timestamp"], targets, segment))
+            first = rows[0]
+            place = tuple(np.nan if first[name] is None else first[name] for name in PLACE)
+            requests.append(
+                Request(query, first["user_id"], first["timestamp"], targets, segment, place, first["country"])
+            )
         order = np.random.default_rng(seed).permutation(len(requests))[:limit]
         return [requests[i] for i in sorted(order)]
 
     def evaluate(self, score: Callable[[Request], np.ndarray]) -> dict[str, dict[str, float]]:
-        """Mean recall by segment; a product that does not exist on the day is never retrieved."""
+        """Mean recall by segment, and where the first 100 are; a product that is not there on the day is not found."""
         recalls: dict[str, list[list[float]]] = defaultdict(list)
+        distances, is_domestic = [], []
         for request in self.requests:
             scores = score(request).astype(np.float64)
             day = np.datetime64(request.time.replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0))
@@ -106,13 +117,21 @@ class Market:
             row = [hits[:k].sum() / len(request.targets) for k in RECALL_AT]
             recalls["all"].append(row)
             recalls[request.segment].append(row)
-        return {
+            first = top[:100]
+            distances.append(kilometres(np.tile(request.place, (len(first), 1)), self.places[first]))
+            is_domestic.append(self.countries[first] == request.country)
+        known = np.concatenate(distances)
+        known = known[np.isfinite(known)]
+        percentiles = {f"distance_km_p{percentile}": float(np.percentile(known, percentile)) for percentile in (50, 98)}
+        where = {**percentiles, "own_country_share": float(np.concatenate(is_domestic).mean())}
+        found = {
             segment: {
                 **{f"recall@{k}": float(np.mean(rows, axis=0)[i]) for i, k in enumerate(RECALL_AT)},
                 "num_queries": len(rows),
             }
             for segment, rows in recalls.items()
         }
+        return {**found, "first 100": where}
 
 
 def oracle(market: Market, personal: bool) -> Callable[[Request], np.ndarray]:
@@ -232,17 +251,15 @@ def marginals(market: Market) -> dict[str, float]:
     for place in (0, 1, 2, 4, 9, 19):
         facts[f"click-through at position {place}"] = float(was_clicked[position == place].mean())
 
-    places = np.stack([market.products.column(name).to_numpy() for name in ("latitude", "longitude")], axis=1)
-    country = np.array(market.products.column("country").to_pylist(), object)
     for kind in ("impression", "purchase"):
         table = market.between(market.train_end - timedelta(days=EXAMPLE_DAYS), None, kind)
         product = np.array([market.rows[p] for p in table["product_id"].to_pylist()])
-        here = np.stack([table[name].to_numpy() for name in ("latitude", "longitude")], axis=1)
-        distance = kilometres(here, places[product])
+        here = np.stack([table[name].to_numpy() for name in PLACE], axis=1)
+        distance = kilometres(here, market.places[product])
         distance = distance[np.isfinite(distance)]
         for percentile in (25, 50, 75, 98):
             facts[f"{kind} distance, percentile {percentile} (km)"] = float(np.percentile(distance, percentile))
-        same = country[product] == np.array(table["country"].to_pylist(), object)
+        same = market.countries[product] == np.array(table["country"].to_pylist(), object)
         facts[f"{kind} domestic share"] = float(same.mean())
     return facts
 
@@ -294,6 +311,12 @@ def main() -> None:
     for name, result in systems.items():
         cells = [f"{result[s][f'recall@{k}']:.3f}" if s in result else "" for s in segments for k in RECALL_AT]
         table.add_row(name, *cells)
+    console.print(table)
+    table = Table("system", "distance of the first 100, km: p50", "p98", "of own country")
+    for name, result in systems.items():
+        where = result["first 100"]
+        table.add_row(name, *(f"{where[f'distance_km_p{percentile}']:,.0f}" for percentile in (50, 98)),
+                      f"{where['own_country_share']:.3f}")  # fmt: skip
     console.print(table)
     console.print(
         {
