@@ -235,6 +235,19 @@ def test_a_studys_figure_is_of_one_k(render: Render) -> None:
     assert "Squares: other systems" in html
 
 
+def test_a_studys_rows_without_towers_do_not_squeeze_the_others(render: Render) -> None:
+    """BM25 with generated queries was a row like the others, and all differences between towers were one dot wide."""
+    cells = {
+        name: [{"seed": 1, "seconds": {}, "report": {"all": {"recall@10": value}}}]
+        for name, value in {"a": 0.8, "b": 0.82, "BM25 with queries": 0.3}.items()
+    }
+    study = {"variants": cells, "lexical": ["BM25 with queries"], "opponents": {}}
+    html, drawn = render(studies={"s": study})
+    (figure,) = (one for one in drawn if one.name == "study-1")
+    assert "BM25 with queries" not in figure.svg
+    assert "BM25 with queries" in html, "the table has it"
+
+
 def test_the_one_group_that_is_behind_stands_at_the_top(tmp_path: Path) -> None:
     """The last sentence was left out there: with one group that is the one about it."""
     metrics = metrics_of(requests())

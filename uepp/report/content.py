@@ -168,7 +168,7 @@ class Study(NamedTuple):
         name: of it.
         description: what it asks.
         rows: variants with a figure a seed, for the figure.
-        opponents: label and figure.
+        opponents: label and figure, also for the figure; variants without towers are among them, with their mean.
         grid: mean ± deviation.
         apart: differences seed by seed; none: no two variants have two seeds in common.
         num_seeds: the most that a variant has.
@@ -197,7 +197,9 @@ def studies(facts: Facts) -> list[Study]:
         columns = [("all", key, f"R@{int(key.partition('@')[2]):,}") for key in keys]
         columns += [(part, main, f"{part} R@{int(main.partition('@')[2]):,}") for part in ("head", "tail")]
         columns += [(part, key, heading) for heading, (part, key) in results.get("columns", {}).items()]
-        rows = [(variant, list(paper.by_seed(cells, main).values())) for variant, cells in variants.items()]
+        seeds = {variant: list(paper.by_seed(cells, main).values()) for variant, cells in variants.items()}
+        # Those without towers may be far below, and would squeeze all others in the figure.
+        lexical = {variant: seeds.pop(variant) for variant in results.get("lexical", ())}
         grid = [
             [
                 Cell(variant),
@@ -207,7 +209,7 @@ def studies(facts: Facts) -> list[Study]:
             ]
             for variant, cells in variants.items()
         ]
-        opponents = {}
+        opponents = {variant: float(np.mean(values)) for variant, values in lexical.items() if values}
         for opponent, windows in results.get("opponents", {}).items():
             scores = windows["report"]
             value = scores["all"].get(main)
@@ -221,7 +223,7 @@ def studies(facts: Facts) -> list[Study]:
             Study(
                 name,
                 results.get("description", ""),
-                [row for row in rows if row[1]],
+                [row for row in seeds.items() if row[1]],
                 opponents,
                 Grid(["variant", "seeds", *(head for *_, head in columns), "training"], grid),
                 apart and Grid(apart[0], [[Cell(text) for text in row] for row in apart[1]]),

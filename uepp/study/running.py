@@ -300,12 +300,15 @@ def _opponents(study: Study, cells: Sequence[Cell], folder: Path, console: Conso
 def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict[str, Any]:
     variants: dict[str, list[dict[str, Any]]] = {}
     references: dict[str, str] = {}
+    lexical: dict[str, None] = {}
     for cell in cells:
         if cell.key not in kept:
             continue
         directory, metrics = kept[cell.key]
         for system in ("uepp", *cell.also):
             row = _ROW_NAMES[system].format(cell.variant)
+            if system == "bm25_expanded":
+                lexical[row] = None
             reference = study.reference_of(cell.variant) if system == "uepp" else cell.variant
             if reference is not None:
                 references[row] = reference
@@ -323,6 +326,7 @@ def _collect(study: Study, cells: Sequence[Cell], kept: dict[str, Kept]) -> dict
         "columns": study.columns,
         "variants": variants,
         "references": references,
+        "lexical": list(lexical),
     }
 
 
