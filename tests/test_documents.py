@@ -8,6 +8,7 @@ import yaml
 
 from uepp.config import Config, load_config, shipped_configs
 from uepp.evaluation.systems import LABELS
+from uepp.study import load_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,3 +71,23 @@ def test_the_readme_has_the_closing_table_as_it_is_written() -> None:
         assert all(
             cell == (f"**{best:.3f}**" if float(cell.strip("*")) == best else cell.strip("*")) for cell in column
         )
+
+
+@pytest.mark.parametrize("name", ["public_home_depot", "public_open_ecommerce"])
+def test_the_readme_has_the_table_of_a_public_study_as_it_is_written(name: str) -> None:
+    """`table.md` of the study, without some columns: its variants, each with what `also` makes of it, its opponents."""
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(rf"<!-- {name} -->\n(.+?)\n<!-- /{name} -->", readme, re.S)
+    assert block is not None
+    assert f"uepp study {name} --data DIR" in readme
+    heading, _, *lines = block.group(1).splitlines()
+    assert heading.startswith("| variant | seeds | R@10 | R@100 | R@1000 | R@100, 95% |")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    study = load_study(name)
+    ours = [row for variant in study.variants for row in (variant, f"{variant}, with tuned BM25 (RRF)")]
+    assert [row[0] for row in rows] == [*ours, *(LABELS[one] for one in study.against)]
+    for row in rows:
+        assert row[1] == (str(len(study.seeds)) if row[0] in ours else "–")
+        assert ("±" in row[3]) == (row[0] in ours)
+        low, high = (float(end) for end in row[5].split(" to "))
+        assert low < float(row[3].split()[0]) < high
