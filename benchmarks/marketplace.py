@@ -95,9 +95,17 @@ class Market:
             segment = "head" if count >= HEAD_COUNT else "torso" if count >= TORSO_COUNT else "tail"
             targets = tuple(sorted({self.rows[row["product_id"]] for row in rows}))
             first = rows[0]
-            place = tuple(np.nan if first[name] is None else first[name] for name in PLACE)
+            latitude, longitude = (np.nan if first[name] is None else first[name] for name in PLACE)
             requests.append(
-                Request(query, first["user_id"], first["timestamp"], targets, segment, place, first["country"])
+                Request(
+                    query,
+                    first["user_id"],
+                    first["timestamp"],
+                    targets,
+                    segment,
+                    (latitude, longitude),
+                    first["country"],
+                )
             )
         order = np.random.default_rng(seed).permutation(len(requests))[:limit]
         return [requests[i] for i in sorted(order)]
@@ -202,12 +210,19 @@ def kilometres(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return result
 
 
-def no_common_word(market: Market, bought: pa.Table) -> list[bool]:
-    """Whether query and product (title and tags, lower case, whole words) are disjoint, for each purchase."""
+def common_words(market: Market, bought: pa.Table) -> np.ndarray:
+    """Of each purchase, whether a word of the query is in title or tags, and whether one is in attributes: bool [P, 2].
+
+    Lower case, whole words.
+    """
     titles, tags = market.products.column("title").to_pylist(), market.products.column("tags").to_pylist()
-    words = [set(re.findall(r"\w+", " ".join((title, *tag)).lower())) for title, tag in zip(titles, tags, strict=True)]
+    attributes = market.products.column("attributes").to_pylist()
+    values = [" ".join(word for _, words in pairs or [] for word in words) for pairs in attributes]
+    titles = [" ".join((title, *tag)) for title, tag in zip(titles, tags, strict=True)]
+    words = [[set(re.findall(r"\w+", text.lower())) for text in texts] for texts in (titles, values)]
     pairs = zip(bought["query"].to_pylist(), bought["product_id"].to_pylist(), strict=True)
-    return [not words[market.rows[product]] & set(re.findall(r"\w+", query)) for query, product in pairs]
+    asked = [(set(re.findall(r"\w+", query)), market.rows[product]) for query, product in pairs]
+    return np.array([[not field[row].isdisjoint(query) for field in words] for query, row in asked])
 
 
 def marginals(market: Market) -> dict[str, float]:
@@ -237,7 +252,10 @@ def marginals(market: Market) -> dict[str, float]:
     by_user = np.unique([u for u, _ in pairs], return_counts=True)[1]
     facts["buying users with several purchases"] = float((by_user > 1).mean())
     facts["purchases that repeat a user's product"] = 1 - len(set(pairs)) / len(pairs)
-    facts["purchases that share no word with their query"] = float(np.mean(no_common_word(market, bought)))
+    is_common = common_words(market, bought)
+    facts["purchases that share no word with their query"] = float(np.mean(~is_common[:, 0]))
+    facts["purchases with a word of their query in the attributes"] = float(np.mean(is_common[:, 1]))
+    facts["… in the attributes alone"] = float(np.mean(is_common[:, 1] & ~is_common[:, 0]))
     facts["anonymous share of searches"] = (
         market.between(None, None, "search")["user_id"].null_count / facts["search events"]
     )
