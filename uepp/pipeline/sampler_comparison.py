@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from uepp.artifacts import fingerprint
-from uepp.config import BLIND_SAMPLERS, Config, RelevanceConfig
+from uepp.config import Config, RelevanceConfig
 from uepp.pipeline.relevance import embeddings_of, judged_pairs, learn_words, measures_of, ndcg_at_10, sizes_text
 from uepp.pipeline.sampler_grid import Grid, Task, content_of, grid_key
 from uepp.relevance.bi_encoder import check_bi_encoder
@@ -84,12 +84,8 @@ def compare_samplers(
             "num_random_pairs": int(pairs.is_random[rows].sum()), "share_relevant": num_relevant / len(rows),
         },
     )  # fmt: skip
-    missing = grid.missing(grid.cells(samplers, numbers, pool_sizes, num_seeds))
-    if missing:
-        task = _task(pairs, settings, digest, out, sees=any(c.config.sampler not in BLIND_SAMPLERS for c in missing))
-        if not grid.train(missing, task, console, verbose=verbose):
-            return None
-    return grid.write()
+    cells = grid.cells(samplers, numbers, pool_sizes, num_seeds)
+    return grid.complete(cells, lambda sees: _task(pairs, settings, digest, out, sees=sees), console, verbose=verbose)
 
 
 def _task(pairs: PartPairs, config: RelevanceConfig, digest: str, out: Path, *, sees: bool) -> Task:

@@ -158,22 +158,30 @@ class Grid:
             cells.setdefault(cell.key, cell)
         return list(cells.values())
 
-    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Those that are not there yet."""
-        return [cell for cell in cells if not self._metrics(cell).is_file()]
-
-    def train(self, cells: Sequence[Cell], task: Task, console: Console, *, verbose: int = 1) -> bool:
-        """Train cells one after another; one that was interrupted goes on from its checkpoint.
+    def complete(
+        self, cells: Sequence[Cell], make_task: Callable[[bool], Task], console: Console, *, verbose: int = 1
+    ) -> dict[str, Any] | None:
+        """Train the cells that are not there yet, and put all together.
 
         Args:
-            cells: that are missing.
-            task: what they learn.
+            cells: that are asked for.
+            make_task: what they learn, made only where a cell is missing; is told whether a sampler among those looks
+                at similarities.
             console: for progress.
             verbose: progress of a training, see `uepp.relevance.training.fit`.
 
         Returns:
-            False where a signal stopped a training.
+            See `write`. None where a signal stopped a training: the next call goes on with it.
         """
+        missing = [cell for cell in cells if not self._metrics(cell).is_file()]
+        if missing:
+            task = make_task(any(cell.config.sampler not in BLIND_SAMPLERS for cell in missing))
+            if not self._train_all(missing, task, console, verbose):
+                return None
+        return self.write()
+
+    def _train_all(self, cells: Sequence[Cell], task: Task, console: Console, verbose: int) -> bool:
+        """Train cells one after another; one that was interrupted goes on from its checkpoint. False: a signal came."""
         for number, cell in enumerate(cells, 1):
             settings = cell.config
             name = f"{settings.sampler}, K = {settings.num_negatives}, pool {settings.pool_size}, seed {settings.seed}"

@@ -9,7 +9,7 @@ import scipy.special
 from rich.console import Console
 
 from uepp.artifacts import atomic_directory, fingerprint, sha256
-from uepp.config import BLIND_SAMPLERS, RelevanceConfig
+from uepp.config import RelevanceConfig
 from uepp.pipeline.relevance import embeddings_of
 from uepp.pipeline.sampler_grid import Grid, Task, content_of, grid_key
 from uepp.relevance.bi_encoder import check_bi_encoder
@@ -86,17 +86,16 @@ def run_sts(
             "split": split, "auroc_threshold": AUROC_GRADE, "num_train_pairs": len(train), "num_pairs": len(reported),
         },
     )  # fmt: skip
-    missing = grid.missing(grid.cells(samplers, numbers, pool_sizes, num_seeds))
-    if missing:
-        sees = any(cell.config.sampler not in BLIND_SAMPLERS for cell in missing)
-        labelled = _labelled(config, train, digests[0], out, console, sees=sees)
-        vocabulary = _vocabulary(config, train, digests[0], out)
-        task = Task(
-            labelled, train.queries, train.products, vocabulary, measure=lambda encoder: _measures(encoder, reported)
-        )
-        if not grid.train(missing, task, console, verbose=verbose):
-            return None
-    return grid.write()
+
+    def task(sees: bool) -> Task:
+        return Task(
+            _labelled(config, train, digests[0], out, console, sees=sees),
+            train.queries, train.products, _vocabulary(config, train, digests[0], out),
+            measure=lambda encoder: _measures(encoder, reported),
+        )  # fmt: skip
+
+    cells = grid.cells(samplers, numbers, pool_sizes, num_seeds)
+    return grid.complete(cells, task, console, verbose=verbose)
 
 
 def _labelled(
