@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from uepp.data.marketplace import Truth, generate
+from uepp.evaluation.locality import FirstResults, Places, of_pairs, places_of
 
 RECALL_AT = (10, 100, 1000)
-PLACE = ("latitude", "longitude")
 EVENT_WEIGHTS = {"click": 1.0, "cart": 3.0, "purchase": 6.0}
 HEAD_COUNT, TORSO_COUNT = 30, 3  # searches in the 30 days before T
 EXAMPLE_DAYS, SELECTION_DAYS = 30, 2
@@ -47,8 +47,6 @@ class Request:
     time: datetime
     targets: tuple[int, ...]
     segment: str
-    place: tuple[float, float]
-    country: str
 
 
 class Market:
@@ -62,10 +60,9 @@ class Market:
         self.product_ids = self.products.column("product_id").to_pylist()
         self.rows = {product_id: row for row, product_id in enumerate(self.product_ids)}
         self.created = self.products.column("created_at").to_numpy()
-        self.places = np.stack([self.products.column(name).to_numpy() for name in PLACE], axis=1)
-        self.countries = np.array(self.products.column("country").to_pylist(), object)
+        self.places = places_of(self.products, self.products.num_rows)
         self.events = pq.read_table(directory / "events.parquet")
-        self.requests = self._requests(max_requests, seed)
+        self.requests, self.people = self._requests(max_requests, seed)
 
     def between(self, start: datetime | None, stop: datetime | None, *types: str) -> pa.Table:
         """Events of some types in [start, stop)."""
@@ -82,11 +79,11 @@ class Market:
         counts = pc.value_counts(window["query"].combine_chunks())
         return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
 
-    def _requests(self, limit: int, seed: int) -> list[Request]:
+    def _requests(self, limit: int, seed: int) -> tuple[list[Request], Places]:
         counts = self.training_counts()
         bought = self.between(self.train_end + timedelta(days=SELECTION_DAYS), None, "purchase")
         found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        columns = ["session_id", "query", "user_id", "timestamp", "product_id", "country", *PLACE]
+        columns = ["session_id", "query", "user_id", "timestamp", "product_id", "latitude", "longitude", "country"]
         for row in bought.select(columns).to_pylist():
             found[row["session_id"], row["query"]].append(row)
         requests = []
@@ -95,26 +92,16 @@ class Market:
             segment = "head" if count >= HEAD_COUNT else "torso" if count >= TORSO_COUNT else "tail"
             targets = tuple(sorted({self.rows[row["product_id"]] for row in rows}))
             first = rows[0]
-            latitude, longitude = (np.nan if first[name] is None else first[name] for name in PLACE)
-            requests.append(
-                Request(
-                    query,
-                    first["user_id"],
-                    first["timestamp"],
-                    targets,
-                    segment,
-                    (latitude, longitude),
-                    first["country"],
-                )
-            )
+            requests.append((Request(query, first["user_id"], first["timestamp"], targets, segment), first))
         order = np.random.default_rng(seed).permutation(len(requests))[:limit]
-        return [requests[i] for i in sorted(order)]
+        drawn, asked = zip(*(requests[i] for i in sorted(order)), strict=True)
+        return list(drawn), places_of(pa.Table.from_pylist(asked), len(asked))
 
     def evaluate(self, score: Callable[[Request], np.ndarray]) -> dict[str, dict[str, float]]:
         """Mean recall by segment, and where the first 100 are; a product that is not there on the day is not found."""
         recalls: dict[str, list[list[float]]] = defaultdict(list)
-        distances, is_domestic = [], []
-        for request in self.requests:
+        first = FirstResults(self.people, self.places)
+        for place, request in enumerate(self.requests):
             scores = score(request).astype(np.float64)
             day = np.datetime64(request.time.replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0))
             scores = np.where((self.created <= day) & (scores > 0), scores, -np.inf)
@@ -125,13 +112,7 @@ class Market:
             row = [hits[:k].sum() / len(request.targets) for k in RECALL_AT]
             recalls["all"].append(row)
             recalls[request.segment].append(row)
-            first = top[:100]
-            distances.append(kilometres(np.tile(request.place, (len(first), 1)), self.places[first]))
-            is_domestic.append(self.countries[first] == request.country)
-        known = np.concatenate(distances)
-        known = known[np.isfinite(known)]
-        percentiles = {f"distance_km_p{percentile}": float(np.percentile(known, percentile)) for percentile in (50, 98)}
-        where = {**percentiles, "own_country_share": float(np.concatenate(is_domestic).mean())}
+            first.add(np.array([place]), top[np.newaxis])
         found = {
             segment: {
                 **{f"recall@{k}": float(np.mean(rows, axis=0)[i]) for i, k in enumerate(RECALL_AT)},
@@ -139,7 +120,7 @@ class Market:
             }
             for segment, rows in recalls.items()
         }
-        return {**found, "first 100": where}
+        return {**found, "first 100": first.figures()}
 
 
 def oracle(market: Market, personal: bool) -> Callable[[Request], np.ndarray]:
@@ -198,16 +179,6 @@ def random_walk(market: Market) -> Callable[[Request], np.ndarray]:
         return walked
 
     return score
-
-
-def kilometres(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Great-circle distances of two [n, 2] arrays of degrees."""
-    a, b = np.radians(left), np.radians(right)
-    chord = (
-        np.sin((a[:, 0] - b[:, 0]) / 2) ** 2 + np.cos(a[:, 0]) * np.cos(b[:, 0]) * np.sin((a[:, 1] - b[:, 1]) / 2) ** 2
-    )
-    result: np.ndarray = 2 * 6371 * np.arcsin(np.sqrt(chord))
-    return result
 
 
 def common_words(market: Market, bought: pa.Table) -> np.ndarray:
@@ -272,13 +243,11 @@ def marginals(market: Market) -> dict[str, float]:
     for kind in ("impression", "purchase"):
         table = market.between(market.train_end - timedelta(days=EXAMPLE_DAYS), None, kind)
         product = np.array([market.rows[p] for p in table["product_id"].to_pylist()])
-        here = np.stack([table[name].to_numpy() for name in PLACE], axis=1)
-        distance = kilometres(here, market.places[product])
-        distance = distance[np.isfinite(distance)]
-        for percentile in (25, 50, 75, 98):
-            facts[f"{kind} distance, percentile {percentile} (km)"] = float(np.percentile(distance, percentile))
-        same = market.countries[product] == np.array(table["country"].to_pylist(), object)
-        facts[f"{kind} domestic share"] = float(same.mean())
+        percentiles = (25, 50, 75, 98)
+        found = of_pairs(places_of(table, len(table)), market.places, np.arange(len(table)), product, percentiles)
+        for percentile, km in found.percentiles.items():
+            facts[f"{kind} distance, percentile {percentile} (km)"] = km
+        facts[f"{kind} domestic share"] = found.own_country_share
     return facts
 
 
