@@ -335,6 +335,36 @@ def paired_p_values(
     return p_values
 
 
+class SeedDifference(NamedTuple):
+    """How two variants of a training differ, seed by seed: the same examples, draws and start.
+
+    Attributes:
+        mean: of the differences.
+        deviation: their standard deviation.
+        is_apart: 0 is outside of the 95% interval of the mean.
+    """
+
+    mean: float
+    deviation: float
+    is_apart: bool
+
+
+def seed_difference(differences: Sequence[float]) -> SeedDifference:
+    """Differences of one measure, a seed each, put together; the interval is Student's t.
+
+    It is over seeds alone: that other requests could have been asked is not in it.
+
+    Args:
+        differences: [S], at least 2.
+    """
+    from scipy import stats
+
+    gaps = np.asarray(differences, np.float64)
+    mean, deviation = float(gaps.mean()), float(gaps.std(ddof=1))
+    reach = stats.t.ppf(0.975, len(gaps) - 1) * deviation / np.sqrt(len(gaps))
+    return SeedDifference(mean, deviation, bool(abs(mean) > reach))
+
+
 def direction(interval: Sequence[float | None], p_value: float, confidence: float = 0.95) -> int:
     """Whether a difference is surely above 0 (1) or below (−1), or not to be told from chance (0).
 

@@ -482,7 +482,10 @@ def test_samplers_are_compared_on_the_same_pairs(grades: Path, encoder: Path, tm
     table = (out / "table.md").read_text().splitlines()
     assert table[0].startswith("| sampler | K | pool | seeds | NDCG@5 | NDCG@10 | NDCG@20 | AUROC | paper: ")
     assert "90.96 / 91.91 / 93.47 / 95.06" in table[3]
-    assert "never trained on" in table[-1]
+    assert "never trained on" in table[5]
+    (apart,) = found["differences"]
+    assert f"{apart['ndcg@5']:+.2f} ± {apart['ndcg@5_std']:.2f}".replace("-", "−") in table[9]
+    assert "bhns less" in shown.out
 
     # What a run of the same settings and seed measures is what its cell says.
     run = call(

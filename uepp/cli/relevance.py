@@ -287,11 +287,15 @@ def _show_grid(results: dict[str, Any] | None, out: Path, as_json: bool) -> None
     if as_json:
         print_json(results)
         return
-    from uepp.pipeline.sampler_grid import headings, lines
+    from uepp.pipeline.sampler_table import DIFFERENCES, difference_table, headings, lines
 
-    names = {"sampler", "K", "pool"}
-    for table in in_parts(headings(results), lines(results), names, result_console.width, None, results["caption"]):
-        result_console.print(table)
+    def show(head: list[str], rows: list[list[str]], caption: str) -> None:
+        for table in in_parts(head, rows, {head[0], "K", "pool"}, result_console.width, None, caption):
+            result_console.print(table)
+
+    show(headings(results), lines(results), results["caption"])
+    if apart := difference_table(results):
+        show(*apart, DIFFERENCES)
     say("Kept in: ", (str(out), "bold"), "   (table.md, results.json, cells/)")
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
 import uepp
 from uepp.artifacts import atomic_file, nearest_existing, read_json, write_json
-from uepp.config import BLIND_SAMPLERS, SAMPLER_NAMES, RelevanceConfig
+from uepp.config import BLIND_SAMPLERS, RelevanceConfig
 from uepp.errors import InputError
 from uepp.pipeline.relevance import speed
+from uepp.pipeline.sampler_table import Trained, differences, figure, markdown, rows
 from uepp.pretraining.bert import locate
 from uepp.relevance.bi_encoder import check_bi_encoder
 from uepp.relevance.candidates import LabelledPairs
@@ -33,7 +33,6 @@ _WITHOUT_EFFECT = {
     "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints", "encoder", "bi_encoder", "learning_rate",
 }  # fmt: skip
 """Settings that change nothing of a cell, or are known by what they come to."""
-_COSTS = ("pairs_per_second", "sampler_share", "seconds")
 
 
 class Content(NamedTuple):
@@ -191,7 +190,7 @@ class Grid:
                 found = found or self._train(cell, task, verbose)
             if found is None:
                 return False
-            figures = "  ".join(f"{measure} {_figure(found[measure], None)}" for measure in self.measures)
+            figures = "  ".join(f"{measure} {figure(found[measure], None)}" for measure in self.measures)
             console.print(f"  {figures}  ({found['seconds']:.0f} s)", highlight=False)
             self.write()
         return True
@@ -230,15 +229,15 @@ class Grid:
     def write(self) -> dict[str, Any]:
         """Write `results.json` and `table.md` of all cells that are there, and return what the first one holds.
 
-        These are the cells that differ in sampler, K, pool and seed alone, so a grid can be trained in parts. `rows`
-        have means (0 to 100) and standard deviations over seeds.
+        These are the cells that differ in sampler, K, pool and seed alone, so a grid can be trained in parts.
         """
-        config = self.config
+        config, cells = self.config, self._kept()
         encoder = f"the first {config.num_layers} layers of {config.encoder}"
         if config.encoder is None:
             encoder = f"from scratch, {config.num_layers} layers of {config.dim}"
         results = {
-            "rows": self._rows(),
+            "rows": rows(cells, list(self.measures)),
+            "differences": differences(cells, list(self.measures)),
             "measures": dict(self.measures),
             "paper": {
                 str(number): {name: list(row) for name, row in rows.items()} for number, rows in self.paper.items()
@@ -262,8 +261,8 @@ class Grid:
     def _metrics(self, cell: Cell) -> Path:
         return self.out / "cells" / cell.key / _METRICS
 
-    def _kept(self) -> list[tuple[RelevanceConfig, dict[str, Any]]]:
-        """Cells of this table that are there, by seed, with their figures."""
+    def _kept(self) -> list[Trained]:
+        """Cells of this table that are there, by seed."""
         found = []
         for path in sorted(self.out.glob(f"cells/*/{_METRICS}")):
             metrics = read_json(path)
@@ -273,26 +272,8 @@ class Grid:
             except (KeyError, TypeError, ValueError):  # of another version or table
                 continue
             if path.parent.name == self.key(settings):
-                found.append((settings, metrics))
-        return sorted(found, key=lambda cell: cell[0].seed)
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """By K, pool and sampler; `none`, which has neither, stands beside all of them."""
-        cells = self._kept()
-        places = sorted({(one.num_negatives, one.pool_size) for one, _ in cells if one.sampler != "none"})
-        places = places or sorted({(one.num_negatives, one.pool_size) for one, _ in cells})[:1]
-        rows = []
-        for (number, pool_size), name in itertools.product(places, SAMPLER_NAMES):
-            found = [
-                metrics
-                for one, metrics in cells
-                if one.sampler == name and (name == "none" or (one.num_negatives, one.pool_size) == (number, pool_size))
-            ]
-            if not found:
-                continue
-            row = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": len(found)}
-            rows.append(row | _spread(found, (*self.measures, *_COSTS)))
-        return rows
+                found.append(Trained(settings, metrics))
+        return sorted(found, key=lambda cell: cell.settings.seed)
 
 
 def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> list[Any]:
@@ -312,48 +293,3 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
         del counts["temperature"]
     seen = None if settings.sampler in BLIND_SAMPLERS else content.bi_encoder
     return [counts, settings.peak_learning_rate, content.encoder, seen, uepp.__version__]
-
-
-def headings(results: dict[str, Any]) -> list[str]:
-    """Of the table of results."""
-    names = ["sampler", "K", "pool", "seeds", *results["measures"].values(), results["paper_heading"]]
-    return [*names, "pairs/s", "sampling"]
-
-
-def lines(results: dict[str, Any]) -> list[list[str]]:
-    """Cells of the table of results."""
-    found = []
-    for row in results["rows"]:
-        figures = [_figure(row[measure], row[f"{measure}_std"]) for measure in results["measures"]]
-        paper = results["paper"].get(str(row["num_negatives"]), {}).get(row["sampler"])
-        beside = "–" if paper is None else " / ".join(f"{value:.2f}" for value in paper)
-        place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), str(row["num_seeds"])]
-        speed, share = row["pairs_per_second"], row["sampler_share"]
-        costs = ["–" if speed is None else f"{speed:.0f}", "–" if share is None else f"{100 * share:.1f}%"]
-        found.append([*place, *figures, beside, *costs])
-    return found
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The table as Markdown."""
-    names = headings(results)
-    text = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    text += ["| " + " | ".join(line) + " |" for line in lines(results)]
-    text += ["", results["caption"]]
-    return "\n".join(text) + "\n"
-
-
-def _spread(cells: Sequence[dict[str, Any]], measures: Sequence[str]) -> dict[str, float | None]:
-    """Mean and standard deviation of each measure, over the cells that have it."""
-    found: dict[str, float | None] = {}
-    for measure in measures:
-        values = np.array([cell[measure] for cell in cells if cell.get(measure) is not None], np.float64)
-        found[measure] = float(values.mean()) if len(values) else None
-        found[f"{measure}_std"] = float(values.std(ddof=1)) if len(values) > 1 else None
-    return found
-
-
-def _figure(mean: float | None, spread: float | None) -> str:
-    if mean is None:
-        return "–"
-    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from uepp.evaluation.systems import LABELS
 from uepp.evaluation.table import decimals, fixed
+from uepp.metrics import SeedDifference, seed_difference
 from uepp.terminal import in_parts
 
 _PARTS = (("head", "head"), ("tail", "tail"), ("non_repeat", "new"))
@@ -91,20 +92,19 @@ def _interval(cells: Sequence[dict[str, Any]], results: dict[str, Any]) -> tuple
 
 
 class Difference(NamedTuple):
-    """How a variant differs from its reference, seed by seed: the same examples, draws and start.
+    """How a variant differs from its reference, seed by seed.
 
     Attributes:
         name: of the variant.
         reference: what it is compared with.
         num_seeds: that both have; at least 2.
-        quality: mean and standard deviation of the differences, and whether 0 is outside of the 95% interval of their
-            mean (Student's t, over seeds: other requests are not considered), a column each; none: no value.
+        quality: of each column; none: no value.
     """
 
     name: str
     reference: str
     num_seeds: int
-    quality: list[tuple[float, float, bool] | None]
+    quality: list[SeedDifference | None]
 
 
 def differences(results: dict[str, Any]) -> list[Difference]:
@@ -122,16 +122,11 @@ def differences(results: dict[str, Any]) -> list[Difference]:
 
 def _difference(
     both: Sequence[tuple[dict[str, Any], dict[str, Any]]], window: str, segment: str, metric: str
-) -> tuple[float, float, bool] | None:
-    from scipy import stats
-
+) -> SeedDifference | None:
     values = [[cell.get(window, {}).get(segment, {}).get(metric) for cell in pair] for pair in both]
     if any(value is None for pair in values for value in pair):
         return None
-    gaps = np.array([ours - theirs for ours, theirs in values])
-    mean, deviation = float(gaps.mean()), float(gaps.std(ddof=1))
-    reach = stats.t.ppf(0.975, len(gaps) - 1) * deviation / np.sqrt(len(gaps))
-    return mean, deviation, abs(mean) > reach
+    return seed_difference([ours - theirs for ours, theirs in values])
 
 
 def _cost(cells: Sequence[dict[str, Any]], key: str, per_second: float) -> float | None:
