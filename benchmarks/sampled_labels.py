@@ -8,8 +8,8 @@ their cosines. It is a rough ruler (its rank correlation with the true grades is
 samplers choose by, so what is hard has a lower grade than it says; it is the same ruler for all samplers.
 
 Per sampler and pool, over the pairs that it chooses in `--steps` training steps of 32 labelled pairs: their mean
-estimated grade, from 0 to 1; the mean label that the sampler gives them; the mean distance of the two, the error of
-the labels; the share whose estimate is above .4, the least grade that counts as relevant.
+estimated grade, from 0 to 1; the mean label that the sampler gives them; mean and standard deviation of label less
+grade, which are the labels' bias and noise; the share whose estimate is above .4, the least grade that is relevant.
 """
 
 import argparse
@@ -79,7 +79,8 @@ def row(
         "sampler": name,
         "grade": float(grade.mean()),
         "label": float(label.mean()),
-        "error": float(np.abs(grade - label).mean()),
+        "bias": float((label - grade).mean()),
+        "noise": float((label - grade).std()),
         "share_relevant": float((grade > RELEVANT).mean()),
     }
 
