@@ -91,7 +91,7 @@ def run_sts(
         return Task(
             _labelled(config, train, digests[0], out, console, sees=sees),
             train.queries, train.products, _vocabulary(config, train, digests[0], out),
-            measure=lambda encoder: _measures(encoder, reported),
+            measure=lambda encoder: measures(encoder, reported),
         )  # fmt: skip
 
     cells = grid.cells(samplers, numbers, pool_sizes, num_seeds)
@@ -123,7 +123,8 @@ def _vocabulary(config: RelevanceConfig, train: TextPairs, digest: str, out: Pat
     return folder
 
 
-def _measures(encoder: CrossEncoder, reported: TextPairs) -> dict[str, float | None]:
+def measures(encoder: CrossEncoder, reported: TextPairs) -> dict[str, float | None]:
+    """Pearson of sigmoids and of logits, Spearman and AUROC of what a cross-encoder says of graded pairs, 0 to 100."""
     logits = logits_of(
         encoder,
         [reported.queries[row] for row in reported.query],
