@@ -1,6 +1,7 @@
 """`uepp relevance …`: a cross-encoder with sampled negatives (BHNS)."""
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,8 @@ relevance_app = typer.Typer(
 )
 app.add_typer(relevance_app, name="relevance")
 
+_WIDEST = 80
+"""Characters of a product's text that the table of cases shows; --json has all."""
 _SAMPLERS = (
     "none (w/o negatives), vns (random), hns (hardest), star, false, cet (baselines), regularized (Eq. 7 alone), "
 )
@@ -339,7 +342,8 @@ def _show_cases(found: dict[str, Any]) -> None:
     for case in found["cases"]:
         for negative in case["negatives"]:
             truth = [f"{negative['relevance']:.2f}"] if has_truth else []
-            texts = [Text(case["query"]), case["sampler"], Text(negative["product"]), f"{negative['label']:.3f}"]
+            product = textwrap.shorten(negative["product"], _WIDEST, placeholder=" …")
+            texts = [Text(case["query"]), case["sampler"], Text(product), f"{negative['label']:.3f}"]
             table.add_row(*texts, *truth)
     result_console.print(table)
     if not has_truth:

@@ -31,12 +31,14 @@ class RelevanceConfig(Stage):
     num_heads: int = Field(4, ge=1, description="attention heads, from scratch; divide dim")
     intermediate_dim: int = Field(256, ge=1, description="width of the feed-forward layers, from scratch")
     vocabulary_size: int = Field(4_000, ge=16, description="WordPiece words, learned from training texts, from scratch")
-    max_tokens: int = Field(48, ge=5, description="T, tokens of query and product together, three marks included")
+    max_tokens: int = Field(96, ge=5, description="T, tokens of query and product together, three marks included")
     dropout: float = Field(0.1, ge=0, lt=1)
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         "float32", description="mixed_bfloat16: layers compute in bfloat16, weights, output and loss stay float32"
     )
-    fields: tuple[TextField, ...] = Field(("title",), min_length=1, description="product fields that are read, joined")
+    fields: tuple[TextField, ...] = Field(
+        ("title", "tags", "category", "attributes"), min_length=1, description="product fields that are read, joined"
+    )
     bi_encoder: str | None = Field(
         "minilm",
         description="frozen, guides the sampling: minilm, a text encoder, or a finished run of uepp train with its "
