@@ -117,7 +117,10 @@ def test_rank_search_and_off(run: Path, call: Call, monkeypatch: pytest.MonkeyPa
     assert plain[f"recall@{TOP}"] == ranked[f"recall@{TOP}"] == 1.0
     held_out = result["held_out"]
     assert held_out["ranker"]["ndcg@10"] > held_out["retrieval"]["ndcg@10"] + 0.1
-    assert held_out["ranker"]["ahead_of_retrieval"][0] > 0
+    ahead = held_out["ranker"]["ahead_of"]
+    assert list(ahead) == ["retrieval"]
+    assert ahead["retrieval"]["interval"][0] > 0
+    assert ahead["retrieval"]["p_value"] < 0.01
     assert read_json(run / "ranking" / "report.json") == result
 
     # The export: whole, the ranker within, everything else as it was.
@@ -208,7 +211,7 @@ def test_queries_that_a_cross_encoder_was_trained_on_are_left_out(tmp_path: Path
     assert "uepp_rerank" not in read_json(run / "metrics.json")["comparisons"]
 
     # What those requests led to is in nothing: with other purchases there all figures are the same.
-    assert result["chosen"] == "ranker_cross_encoder"
+    assert result["chosen"] == "ranker_both"
     model = (run / "export" / "ranker" / "model.txt").read_text()
     path = run / "mined" / "0123" / "requests.parquet"
     requests = pq.read_table(path)
@@ -292,15 +295,24 @@ def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path,
     for heading in ("AUC", "MRR", "NDCG@5", "NDCG@20", "Precision@20", "Recall@20", "no re-ranking"):
         assert heading in outcome.out
     result = read_json(run / "ranking" / "report.json")
-    assert result["chosen"] == "ranker_cross_encoder"
-    assert list(result["systems"]) == ["retrieval", "ranker", "ranker_cross_encoder"]
-    assert result["comparisons"].keys() == {"ranker", "ranker_cross_encoder"}
+    assert list(result["systems"]) == ["retrieval", "ranker", "ranker_cross_encoder", "ranker_both"]
+    assert result["comparisons"].keys() == {"ranker", "ranker_cross_encoder", "ranker_both"}
     ahead = result["comparisons"]["ranker_cross_encoder"]
     assert ahead.keys() == {"retrieval", "ranker"}
     assert ahead["ranker"][f"auc@{TOP}"]["interval"][0] > 0.03
     gains = result["rankers"]["ranker_cross_encoder"]["gains"]
     assert gains["cross_encoder"] + gains["cross_encoder_gap"] > 0.5
     assert "similarity" not in gains, "one score replaces the other"
+
+    # Buyers look for the highest worth among what is similar: who knows both is the best.
+    assert result["chosen"] == "ranker_both"
+    gains = result["rankers"]["ranker_both"]["gains"]
+    assert {"similarity", "similarity_gap", "cross_encoder", "cross_encoder_gap"} <= gains.keys()
+    ahead = result["comparisons"]["ranker_both"]
+    assert ahead.keys() == {"retrieval", "ranker", "ranker_cross_encoder"}
+    assert all(one["ndcg@5"]["interval"][0] > 0 for one in ahead.values())
+    assert result["held_out"]["ranker_both"]["ahead_of"].keys() == {"retrieval", "ranker"}
+    assert read_json(run / "export" / "ranker" / "ranker.json")["relevance"] == "both"
 
     # What the ranker reads came along: the export serves by itself.
     shutil.rmtree(saved.parent)
@@ -315,6 +327,17 @@ def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path,
     assert after[0] in sorted(before)[-3:]
     falling = [float(np.corrcoef(worth, np.arange(TOP))[0, 1]) for worth in (before, after)]
     assert falling[1] < min(-0.6, falling[0] - 0.1)
+
+
+def test_a_cross_encoder_that_knows_nothing_new_costs_no_search(run: Path, tmp_path: Path, call: Call) -> None:
+    """Buyers take the cheapest of what is similar, which the ranker without a cross-encoder sees as well."""
+    saved = write_judge(tmp_path / "judge", [])
+    result = call("relevance", "rank", run, "--cross-encoder", saved, "--json").json
+    ahead = result["held_out"]["ranker_both"]["ahead_of"]
+    assert ahead["retrieval"]["interval"][0] > 0
+    assert ahead["ranker"]["interval"][0] < 0 or ahead["ranker"]["p_value"] > 0.05
+    assert result["chosen"] == "ranker"
+    assert not (run / "export" / "ranker" / "cross_encoder").exists()
 
 
 def test_a_ranker_that_is_not_ahead_of_retrieval_is_not_kept(

@@ -283,6 +283,20 @@ def test_requests_do_not_touch_each_other(tmp_path: Path) -> None:
     assert alone[0].digest == features.asked(requests.raw.take(np.array([0]))).digest
 
 
+def test_two_scores_have_two_columns_each(tmp_path: Path) -> None:
+    features, requests = read(tmp_path, LOG)
+    asked = features.asked(requests.raw)
+    rows, scores = lists_of(len(requests))
+    rows[0, 1] = -1
+    logits = np.where(rows >= 0, 3 - 2 * scores, np.nan)
+    plain, judged = features.matrix(asked, rows, scores), features.matrix(asked, rows, logits)
+    both = features.matrix(asked, rows, scores, logits)
+    names = features.names("both")
+    assert names[:4] == ("similarity", "similarity_gap", "cross_encoder", "cross_encoder_gap")
+    assert names == (*features.names("similarity")[:2], *features.names("cross_encoder"))
+    np.testing.assert_array_equal(both, np.concatenate([plain[..., :2], judged], axis=2))
+
+
 def test_a_catalogue_without_a_column_is_one_that_does_not_know_it(tmp_path: Path) -> None:
     """The contract of a data set: a column may be absent or null."""
     features, requests = read(tmp_path, LOG)

@@ -15,6 +15,7 @@ _LABELS = {
     "retrieval": "no re-ranking",
     "ranker": "ranker, bi-encoder",
     "ranker_cross_encoder": "ranker, cross-encoder",
+    "ranker_both": "ranker, both",
 }
 _NAMES = {"auc": "AUC", "mrr": "MRR", "ndcg": "NDCG", "precision": "Precision", "recall": "Recall"}
 
@@ -27,8 +28,8 @@ def rank(
         typer.Option(
             "--cross-encoder",
             metavar="DIR",
-            help="Run of uepp relevance train, or its SavedModel: also train a ranker with its score, and leave out "
-            "requests of queries that it was trained on.",
+            help="Run of uepp relevance train, or its SavedModel: also train a ranker with its score, and one with "
+            "both, and leave out requests of queries that it was trained on.",
         ),
     ] = None,
     top: Annotated[
@@ -42,7 +43,8 @@ def rank(
 
     LambdaMART reads a score of relevance, the quality, popularity and price of a product, and what it is to the person
     who asks. It learns from the purchases of the selection window; the report window says what that brings. The best
-    one is kept in the export: uepp search --rerank, and the server's rerank, use it.
+    one is kept in the export, one with a cross-encoder only where it is surely ahead: uepp search --rerank, and the
+    server's rerank, use it.
     """
     if off and (cross_encoder is not None or top is not None):
         raise InputError("--off: takes the ranker away; leave out --cross-encoder and --top")

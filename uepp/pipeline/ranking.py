@@ -35,7 +35,7 @@ from uepp.relevance.ranker import (
     train_ranker,
     write_ranker,
 )  # fmt: skip
-from uepp.relevance.ranking_features import Asked, RankingFeatures, Relevance
+from uepp.relevance.ranking_features import SCORES, Asked, RankingFeatures, Relevance, Score
 from uepp.retrieval.boosting import BOOSTING
 from uepp.retrieval.export import changed_copy, open_export
 from uepp.retrieval.quality import read_quality
@@ -44,8 +44,12 @@ from uepp.retrieval.vectors import ProductVectors
 from uepp.runs.directory import announced
 
 RETRIEVAL = "retrieval"
-SYSTEMS: dict[Relevance, str] = {"similarity": "ranker", "cross_encoder": "ranker_cross_encoder"}
-"""Names of the rankers in reports, by the score that they read."""
+SYSTEMS: dict[Relevance, str] = {
+    "similarity": "ranker",
+    "cross_encoder": "ranker_cross_encoder",
+    "both": "ranker_both",
+}
+"""Names of the rankers in reports, by the scores that they read."""
 KS = (5, 10, 20)
 """K of NDCG and Precision (BHNS Table 5)."""
 _CHOSEN_AT = 10
@@ -94,10 +98,10 @@ def rank(
 ) -> dict[str, Any]:
     """Train rankers of the first products that are found, report what they bring, and keep the best in the export.
 
-    One reads the similarity of the towers, and where there is a cross-encoder another one reads its score instead.
-    They are trained on the selection window: the towers have learned the purchases of the time before T, and what is
-    counted of products has them in it, so there both would tell what was bought. Which one is kept, if any, is decided
-    by held-out queries of that window. `RUN/ranking/report.json` gets what is returned.
+    One reads the similarity of the towers, and where there is a cross-encoder another one reads its score instead, and
+    a third one reads both. They are trained on the selection window: the towers have learned the purchases of the time
+    before T, and what is counted of products has them in it, so there all would tell what was bought. Which one is
+    kept, if any, is decided by held-out queries of that window. `RUN/ranking/report.json` gets what is returned.
 
     A cross-encoder has been told the answers of the queries that it was trained or validated on, so their requests are
     left out, of both windows and for all systems.
@@ -148,21 +152,17 @@ def rank(
     # ---------------------------------------------------------------------- rankers, on the selection window
     trained: dict[Relevance, Trained] = {}
     rankers: dict[Relevance, Ranker] = {}
-    scores: dict[Relevance, tuple[np.ndarray, np.ndarray]] = {}
-    kinds: list[Relevance] = ["similarity"] if pairs is None else ["similarity", "cross_encoder"]
-    for kind in kinds:
-        if kind == "cross_encoder" and pairs is not None:
-            with announced(console, "scores of the cross-encoder"):
-                both = [pairs.logits(found.asked.queries, found.rows) for found in (selection, reported)]
-            scores[kind] = both[0], both[1]
-        else:
-            scores[kind] = selection.similarities, reported.similarities
+    scores: dict[Score, list[np.ndarray]] = {"similarity": [selection.similarities, reported.similarities]}
+    if pairs is not None:
+        with announced(console, "scores of the cross-encoder"):
+            scores["cross_encoder"] = [pairs.logits(found.asked.queries, found.rows) for found in (selection, reported)]
+    for kind in [kind for kind, read in SCORES.items() if scores.keys() >= set(read)]:
         with announced(console, f"training of the {SYSTEMS[kind].replace('_', ' ')}"):
-            matrix = features.matrix(selection.asked, selection.rows, scores[kind][0])
+            matrix = features.matrix(selection.asked, selection.rows, *(scores[score][0] for score in SCORES[kind]))
             lists = Lists(matrix, selection.rows >= 0, selection.is_bought, selection.requests.queries)
             trained[kind] = train_ranker(lists, features.names(kind), config.ranker, config.training.seed)
             # Now, so that nothing is published that would not load again.
-            own_pairs = pairs if kind == "cross_encoder" else None
+            own_pairs = pairs if "cross_encoder" in SCORES[kind] else None
             names = features.names(kind)
             rankers[kind] = Ranker(trained[kind].model, names, features, kind, config.ranker.top, own_pairs)
             console.print(f"  {trained[kind].num_rounds} trees", highlight=False)
@@ -196,7 +196,7 @@ def rank(
             "gains": trained[chosen].gains,
         }
         with announced(console, "export"), changed_copy(export_dir, manifest) as folder:
-            copied = pairs.directory if pairs is not None and chosen == "cross_encoder" else None
+            copied = pairs.directory if pairs is not None and "cross_encoder" in SCORES[chosen] else None
             write_ranker(folder, trained[chosen].model, {**facts, **own}, copied)
 
     # ---------------------------------------------------------------------- what they bring, on the report window
@@ -214,7 +214,7 @@ def rank(
         with announced(console, "report"):
             rankings = {RETRIEVAL: reported.retrieved}
             for kind, ranker in rankers.items():
-                matrix = features.matrix(reported.asked, reported.rows, scores[kind][1])
+                matrix = features.matrix(reported.asked, reported.rows, *(scores[score][1] for score in SCORES[kind]))
                 rankings[SYSTEMS[kind]] = reported.ranked(ranker.scores(matrix))
             segments = assign_segments(reported.requests.queries, export_dir, config.evaluation.segments)
             slices = slices_of(reported.requests, segments)
@@ -312,25 +312,38 @@ def _find(
 
 
 def _choose(selection: _Found, trained: dict[Relevance, Trained]) -> tuple[dict[str, dict[str, Any]], Relevance | None]:
-    """NDCG@10 of each ranker on queries that it has not seen, and the best of those that are surely ahead of retrieval.
+    """NDCG@10 of each ranker on queries that it has not seen, and the one that is worth what it costs in every search.
 
-    Surely: by the 95% interval of the difference and the paired test, since a ranker costs time in every search.
+    The ranker of the similarity, where it is surely ahead of retrieval. In its place the better one of those with a
+    cross-encoder, where that is surely ahead of it, and of retrieval. Surely: by the 95% interval of the difference and
+    the paired test.
     """
     day, query = selection.requests.day, query_numbers(selection.requests.queries)
-    before = selection.ndcg(selection.retrieved)
-    figures: dict[str, dict[str, Any]] = {RETRIEVAL: {f"ndcg@{_CHOSEN_AT}": mean_over_days(before, day)}}
-    ahead: dict[Relevance, float] = {}
-    for kind, one in trained.items():
-        after = selection.ndcg(selection.ranked(one.held_out))
-        interval = paired_interval(after - before, day, query)
-        p_value = float(paired_p_values((after - before)[:, np.newaxis], day, query)[0])
-        mean = mean_over_days(after, day)
-        figures[SYSTEMS[kind]] = {
-            f"ndcg@{_CHOSEN_AT}": mean, "ahead_of_retrieval": list(interval), "p_value": p_value
-        }  # fmt: skip
-        if direction(interval, p_value) > 0:
-            ahead[kind] = mean
-    return figures, max(ahead, key=lambda kind: ahead[kind], default=None)
+    ndcg = {RETRIEVAL: selection.ndcg(selection.retrieved)}
+    ndcg |= {SYSTEMS[kind]: selection.ndcg(selection.ranked(one.held_out)) for kind, one in trained.items()}
+    figures: dict[str, dict[str, Any]] = {
+        name: {f"ndcg@{_CHOSEN_AT}": mean_over_days(values, day)} for name, values in ndcg.items()
+    }
+    plain = SYSTEMS["similarity"]
+    for name in map(SYSTEMS.__getitem__, trained):
+        figures[name]["ahead_of"] = {}
+        for other in [RETRIEVAL] if name == plain else [RETRIEVAL, plain]:
+            difference = ndcg[name] - ndcg[other]
+            figures[name]["ahead_of"][other] = {
+                "interval": list(paired_interval(difference, day, query)),
+                "p_value": float(paired_p_values(difference[:, np.newaxis], day, query)[0]),
+            }
+
+    def is_ahead(kind: Relevance, other: str) -> bool:
+        found = figures[SYSTEMS[kind]]["ahead_of"][other]
+        return direction(found["interval"], found["p_value"]) > 0
+
+    chosen: Relevance | None = "similarity" if is_ahead("similarity", RETRIEVAL) else None
+    costly = [kind for kind in trained if "cross_encoder" in SCORES[kind]]
+    best = max(costly, key=lambda kind: figures[SYSTEMS[kind]][f"ndcg@{_CHOSEN_AT}"], default=None)
+    if best is not None and is_ahead(best, RETRIEVAL) and (chosen is None or is_ahead(best, plain)):
+        chosen = best
+    return figures, chosen
 
 
 def _figures(measured: dict[str, Measured], slices: Slices, requests: Requests) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from uepp.config import RankerConfig
 from uepp.errors import InputError
 from uepp.features.text import query_keys
 from uepp.relevance.pair_scores import PairScores, trained_queries
-from uepp.relevance.ranking_features import RELEVANCE, Asked, RankingFeatures, Relevance
+from uepp.relevance.ranking_features import SCORES, Asked, RankingFeatures, Relevance
 
 RANKER = "ranker"
 """Folder of an export."""
@@ -128,9 +128,9 @@ class Ranker:
         model: LightGBM's text.
         names: of its columns, in their order.
         features: of the catalogue.
-        relevance: the score that it was trained with.
+        relevance: the scores that it was trained with.
         top: products of a list that are ranked; the rest stay as they are.
-        pairs: the cross-encoder; none: the ranker reads the similarity.
+        pairs: the cross-encoder; none: the ranker reads the similarity alone.
 
     Raises:
         InputError: no LightGBM, or a model of other features.
@@ -169,10 +169,11 @@ class Ranker:
             rows: product indexes int64 [B, K], as retrieval orders them; -1: none.
             similarities: cosines, float32 [B, K].
         """
-        scores = similarities
+        found = {"similarity": similarities}
         if self._pairs is not None:
-            scores = self._pairs.logits(asked.queries, rows)
-        return by_scores(self.scores(self.features.matrix(asked, rows, scores)), rows >= 0)
+            found["cross_encoder"] = self._pairs.logits(asked.queries, rows)
+        matrix = self.features.matrix(asked, rows, *(found[score] for score in SCORES[self.relevance]))
+        return by_scores(self.scores(matrix), rows >= 0)
 
     def scores(self, matrix: np.ndarray) -> np.ndarray:
         """Of features float32 [B, K, F]: float64 [B, K]."""
@@ -188,7 +189,7 @@ def write_ranker(folder: Path, model: str, facts: Mapping[str, Any], cross_encod
         folder: of the export.
         model: LightGBM's text.
         facts: content of `ranker.json`: `run_id`, `towers` (`towers_key`), `relevance`, `top`, `quality`, `features`.
-        cross_encoder: a SavedModel, which is copied; none: it reads the similarity.
+        cross_encoder: a SavedModel, which is copied; none: it reads the similarity alone.
     """
     remove_ranker(folder)
     (folder / RANKER).mkdir()
@@ -229,16 +230,14 @@ def read_ranker(export: Path) -> Ranker | None:
         quality, names = (tuple(map(str, facts[name])) for name in ("quality", "features"))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a ranker ({' '.join(str(error).split())})") from None
-    if relevance not in RELEVANCE or top < 2:
-        raise InputError(
-            f"{path}: relevance {relevance}, top {top}; allowed are {', '.join(RELEVANCE)}, and at least 2"
-        )
+    if relevance not in [*SCORES] or top < 2:
+        raise InputError(f"{path}: relevance {relevance}, top {top}; allowed are {', '.join(SCORES)}, and at least 2")
     again = "train it for this export with: uepp relevance rank RUN"
     if run_id != manifest.get("run_id"):
         raise InputError(f"{path}: a ranker of run {run_id}, but the export is of {manifest.get('run_id')}; {again}")
     if towers != towers_key(manifest):
         raise InputError(f"{path}: a ranker of other towers than the export's; {again}")
-    pairs = PairScores(path.parent / CROSS_ENCODER, export) if relevance == "cross_encoder" else None
+    pairs = PairScores(path.parent / CROSS_ENCODER, export) if "cross_encoder" in SCORES[relevance] else None
     try:
         return Ranker(model, names, RankingFeatures(export, quality), relevance, top, pairs)
     except InputError as error:

@@ -5,12 +5,12 @@ it as of the request: what is counted of products is from before T, and what a p
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,16 @@ from uepp.features.raw import COORDINATES
 from uepp.features.requests import RawRequests
 from uepp.retrieval.quality import logged_quality
 
-Relevance = Literal["similarity", "cross_encoder"]
-"""Which score says how relevant a product is: the towers' cosine, or the logit of a cross-encoder."""
-RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
+Score = Literal["similarity", "cross_encoder"]
+"""What says how relevant a product is: the towers' cosine, or the logit of a cross-encoder."""
+Relevance = Literal["similarity", "cross_encoder", "both"]
+SCORES: Mapping[Relevance, tuple[Score, ...]] = {
+    "similarity": ("similarity",),
+    "cross_encoder": ("cross_encoder",),
+    "both": ("similarity", "cross_encoder"),
+}
+"""The scores that a ranker reads. BHNS puts one in the place of the other; a text's judge and what people bought know
+different things, so a ranker of both is one more."""
 
 _PERSONAL = (
     "bought", "clicked", "bought_of_shop", "clicked_of_shop", "bought_of_category", "clicked_of_category",
@@ -87,7 +94,7 @@ class RankingFeatures:
 
     | Feature | |
     |---|---|
-    | `similarity`, or `cross_encoder` | the score of relevance; and `…_gap`, how far below the best of the list |
+    | `similarity`, `cross_encoder`, or both | scores of relevance; and `…_gap`, how far below the best of the list |
     | `quality_*` | columns of the catalogue |
     | `purchases`, `clicks`, `conversion`, `shop_conversion`, `freshness` | popularity and more, `logged_quality` |
     | `price`, `price_gap` | and log(1 + price) minus its mean in the list |
@@ -137,7 +144,8 @@ class RankingFeatures:
 
     def names(self, relevance: Relevance) -> tuple[str, ...]:
         """Of the columns of `matrix`."""
-        return (relevance, f"{relevance}_gap", *self._own_names, "price_gap", *_PERSONAL)
+        scores = (name for score in SCORES[relevance] for name in (score, f"{score}_gap"))
+        return (*scores, *self._own_names, "price_gap", *_PERSONAL)
 
     def shops(self, names: Sequence[str]) -> np.ndarray:
         """Numbers of shops, int64 [n]; those without a product in the catalogue are left out."""
@@ -166,13 +174,13 @@ class RankingFeatures:
         shops = [self.shops_of(rows) for rows in clicked]
         return Asked(raw.queries, clicked, shops, bought, where["country"], where["region"], **degrees)
 
-    def matrix(self, asked: Asked, rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def matrix(self, asked: Asked, rows: np.ndarray, *scores: np.ndarray) -> np.ndarray:
         """Features of products that were found.
 
         Args:
             asked: B requests.
             rows: product indexes int64 [B, K]; -1: fewer were found.
-            scores: of relevance, float [B, K]; those of missing products do not matter.
+            scores: of relevance, float [B, K] each, in the order of `SCORES`; those of missing products do not matter.
 
         Returns:
             float32 [B, K, F], NaN where something is not known; of missing products all is NaN but what is of the
@@ -181,9 +189,11 @@ class RankingFeatures:
         is_there = rows >= 0
         found = np.maximum(rows, 0)
         request = np.broadcast_to(np.arange(len(asked))[:, np.newaxis], rows.shape)
-        scores = np.where(is_there, scores, np.nan)
         log_price = np.where(is_there, self._log_price[found], np.nan)
-        columns: list[np.ndarray] = [scores, _best(scores) - scores]
+        columns: list[np.ndarray] = []
+        for score in scores:
+            known = np.where(is_there, score, np.nan)
+            columns += [known, _best(known) - known]
         own = np.where(is_there[..., np.newaxis], self._own[found], np.nan)
         columns += [own[..., column] for column in range(own.shape[2])]
         columns.append(log_price - _mean(log_price))
