@@ -332,7 +332,9 @@ def test_a_cross_encoder_that_knows_more_is_kept_with_its_ranker(tmp_path: Path,
 def test_a_cross_encoder_that_knows_nothing_new_costs_no_search(run: Path, tmp_path: Path, call: Call) -> None:
     """Buyers take the cheapest of what is similar, which the ranker without a cross-encoder sees as well."""
     saved = write_judge(tmp_path / "judge", [])
-    result = call("relevance", "rank", run, "--cross-encoder", saved, "--json").json
+    outcome = call("relevance", "rank", run, "--cross-encoder", saved)
+    assert "None with a cross-encoder is surely ahead of it" in outcome.out
+    result = read_json(run / "ranking" / "report.json")
     ahead = result["held_out"]["ranker_both"]["ahead_of"]
     assert ahead["retrieval"]["interval"][0] > 0
     assert ahead["ranker"]["interval"][0] < 0 or ahead["ranker"]["p_value"] > 0.05

@@ -104,6 +104,8 @@ def _show(result: dict[str, Any]) -> None:
         say("No ranker is surely ahead of retrieval there: the export stays without one.")
     else:
         say("Kept in the export: ", (_LABELS[result["chosen"]], "bold"))
+        if result["cross_encoder"] is not None and result["chosen"] == "ranker":
+            say("None with a cross-encoder is surely ahead of it, and a search would pay for one.")
 
 
 def _is_shown(key: str, top: int) -> bool:
