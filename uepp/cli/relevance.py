@@ -1,7 +1,9 @@
 """`uepp relevance …`: a cross-encoder with sampled negatives (BHNS)."""
 
+import itertools
 import shlex
 import textwrap
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,8 +43,8 @@ relevance_app = typer.Typer(
 )
 app.add_typer(relevance_app, name="relevance")
 
-_WIDEST = 80
-"""Characters of a product's text that the table of cases shows; --json has all."""
+_BESIDE = 42
+"""Columns of the table of cases that stand beside a product's text, which is cut; --json has all of it."""
 _SAMPLERS = (
     "none (w/o negatives), vns (random), hns (hardest), star, false, cet (baselines), regularized (Eq. 7 alone), "
 )
@@ -335,21 +337,23 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_cases(found: dict[str, Any]) -> None:
-    table = Table("query", "sampler", "negative", "label", box=box.SIMPLE_HEAD)
     has_truth = "false_negatives" in found
-    if has_truth:
-        table.add_column("truth", justify="right")
-    for case in found["cases"]:
-        for negative in case["negatives"]:
-            truth = [f"{negative['relevance']:.2f}"] if has_truth else []
-            product = textwrap.shorten(negative["product"], _WIDEST, placeholder=" …")
-            texts = [Text(case["query"]), case["sampler"], Text(product), f"{negative['label']:.3f}"]
-            table.add_row(*texts, *truth)
-    result_console.print(table)
+    for query, cases in itertools.groupby(found["cases"], key=itemgetter("query")):
+        table = Table("sampler", "negative", box=box.SIMPLE_HEAD, title=Text(query), title_justify="left")
+        for name in ("label", "truth")[: 1 + has_truth]:
+            table.add_column(name, justify="right")
+        for case in cases:
+            for place, negative in enumerate(case["negatives"]):
+                product = textwrap.shorten(negative["product"], result_console.width - _BESIDE, placeholder=" …")
+                figures = [f"{negative['label']:.3f}", *([f"{negative['relevance']:.2f}"] if has_truth else [])]
+                table.add_row("" if place else case["sampler"], Text(product), *figures)
+        result_console.print(table)
     if not has_truth:
         return
     names = ["sampler", "K", "pool", "negatives", "false, share", "their mean label", "label of true ones"]
-    table = Table(*names, box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
+    table = Table(box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
+    for name in names:
+        table.add_column(name, no_wrap=name == "sampler")
     if found["false_negatives"][0]["num_seeds"] > 1:
         table.caption = f"Mean ± standard deviation over {found['false_negatives'][0]['num_seeds']} seeds"
     for row in found["false_negatives"]:
