@@ -358,8 +358,8 @@ def _show_cases(found: dict[str, Any]) -> None:
         table.caption = f"Mean ± standard deviation over {found['false_negatives'][0]['num_seeds']} seeds"
     for row in found["false_negatives"]:
         figures = [_figure(row[name], row[f"{name}_std"]) for name in ("share", "label_of_false", "label_of_true")]
-        place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
-        table.add_row(*place, *figures)
+        cell = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
+        table.add_row(*cell, *figures)
     result_console.print(table)
 
 
