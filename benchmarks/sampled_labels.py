@@ -121,7 +121,7 @@ def chosen(
 
 def mean_label(labelled: LabelledPairs, config: RelevanceConfig, num_steps: int) -> float:
     """The mean θ of what `pseudo_labels` chooses."""
-    steps = chosen(labelled, "pseudo_labels", config.pool_size, config.num_negatives, num_steps)
+    steps = chosen(labelled, "pseudo_labels", config.pairs_in_pool, config.num_negatives, num_steps)
     return float(np.mean(np.concatenate([sampled.labels for sampled in steps])))
 
 
@@ -141,7 +141,7 @@ def trained(
 
     steps = Steps(
         labelled, pairs.queries, pairs.products, sampler,
-        batch_size=config.batch_size, pool_size=config.pool_size, seed=config.seed,
+        batch_size=config.batch_size, pool_size=config.pairs_in_pool, seed=config.seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(

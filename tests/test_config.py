@@ -478,3 +478,9 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str | bytes, prob
 )
 def test_a_cross_encoders_rate_is_that_of_its_start(settings: dict[str, Any], rate: float) -> None:
     assert RelevanceConfig(**settings).peak_learning_rate == rate
+
+
+def test_candidates_are_in_batch_unless_a_pool_is_asked_for() -> None:
+    """A number as default would be refused beside a larger batch."""
+    assert RelevanceConfig(batch_size=64).pairs_in_pool == 64
+    assert RelevanceConfig(batch_size=64, pool_size=100).pairs_in_pool == 100

@@ -48,7 +48,7 @@ def hash_of(word: str) -> np.ndarray:
 
 def steps(settings: RelevanceConfig) -> Steps:
     sampler = make_sampler(settings.sampler, num_negatives=settings.num_negatives)
-    sizes = {"batch_size": settings.batch_size, "pool_size": settings.pool_size, "seed": settings.seed}
+    sizes = {"batch_size": settings.batch_size, "pool_size": settings.pairs_in_pool, "seed": settings.seed}
     return Steps(labelled(), QUERIES, PRODUCTS, sampler, **sizes)
 
 

@@ -47,8 +47,9 @@ _BESIDE = 42
 """Columns of the table of cases that stand beside a product's text, which is cut; --json has all of it."""
 _SAMPLERS = (
     "none (w/o negatives), vns (random), hns (hardest), star, false, cet (baselines), regularized (Eq. 7 alone), "
+    "pseudo_labels (Eq. 8 alone), bhns (both)"
 )
-_SAMPLERS += "pseudo_labels (Eq. 8 alone), bhns (both)"
+_ALL = ",".join(SAMPLER_NAMES)
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -71,6 +72,17 @@ BiEncoderOption = Annotated[
     ),
 ]
 NumbersOption = Annotated[str, typer.Option("--num-negatives", metavar="K,…", help="K of the samplers.")]
+SamplersOption = Annotated[str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")]
+PoolsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pool-size",
+        metavar="N,…",
+        help="Labelled pairs whose products (STS: second sentences) are candidates; as many as relevance.batch_size: "
+        "the paper's in-batch sampling. \\[default: relevance.pool_size, else the batch]",
+    ),
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")]
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="How many, from relevance.seed on.")]
 
 
@@ -81,19 +93,9 @@ def sts(
     ],
     split: Annotated[str, typer.Option("--split", help="What is reported: dev or test.")] = "dev",
     num_negatives: NumbersOption = "4",
-    samplers: Annotated[str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")] = ",".join(
-        SAMPLER_NAMES
-    ),
+    samplers: SamplersOption = _ALL,
     seeds: SeedsOption = 1,
-    pool_size: Annotated[
-        str | None,
-        typer.Option(
-            "--pool-size",
-            metavar="N,…",
-            help="Labelled pairs whose second sentences are candidates; as many as relevance.batch_size: the paper's "
-            "in-batch sampling. \\[default: relevance.pool_size, 256]",
-        ),
-    ] = None,
+    pool_size: PoolsOption = None,
     encoder: EncoderOption = None,
     layers: LayersOption = None,
     bi_encoder: BiEncoderOption = None,
@@ -101,9 +103,7 @@ def sts(
         str | None, typer.Option("--config", metavar="CONFIG", help="YAML file with relevance.* \\[default: defaults]")
     ] = None,
     settings: SetOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
-        "studies/sts"
-    ),
+    out: OutOption = Path("studies/sts"),
     as_json: JsonOption = False,
 ) -> None:
     """Compare negative samplers on the STS Benchmark, the paper's Table 2.
@@ -134,24 +134,13 @@ def compare(
     settings: SetOption = None,
     data: DataOption = None,
     num_negatives: NumbersOption = "4",
-    samplers: Annotated[
-        str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")
-    ] = "none,vns,hns,bhns",
+    samplers: SamplersOption = "none,vns,hns,bhns",
     seeds: SeedsOption = 3,
-    pool_size: Annotated[
-        str | None,
-        typer.Option(
-            "--pool-size",
-            metavar="N,…",
-            help="Labelled pairs whose products are candidates. \\[default: relevance.pool_size, 256]",
-        ),
-    ] = None,
+    pool_size: PoolsOption = None,
     encoder: EncoderOption = None,
     layers: LayersOption = None,
     bi_encoder: BiEncoderOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cells and tables are kept.")] = Path(
-        "studies/samplers"
-    ),
+    out: OutOption = Path("studies/samplers"),
     as_json: JsonOption = False,
 ) -> None:
     """Compare negative samplers on judged queries and products, the paper's Table 3: NDCG@5, 10 and 20, and AUROC.
@@ -240,15 +229,15 @@ def cases(
     query: Annotated[
         list[str] | None, typer.Option("--query", metavar="TEXT", help="This training query. Repeatable.")
     ] = None,
-    samplers: Annotated[
-        str, typer.Option("--samplers", metavar="A,B", help=f"Some of {_SAMPLERS}.")
-    ] = "vns,hns,regularized,bhns",
+    samplers: SamplersOption = "vns,hns,regularized,bhns",
     num_negatives: Annotated[
         str, typer.Option("--num-negatives", metavar="K,…", help="K of the shares of false negatives.")
     ] = "2,4,8",
     pool_size: Annotated[
         str | None,
-        typer.Option("--pool-size", metavar="N,…", help="Pools of the shares. \\[default: relevance.pool_size]"),
+        typer.Option(
+            "--pool-size", metavar="N,…", help="Pools of the shares. \\[default: relevance.pool_size, else the batch]"
+        ),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps whose negatives are counted.")] = 50,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many draws of them, from relevance.seed on.")] = 1,
@@ -381,7 +370,7 @@ def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> l
 
 
 def _pools(text: str | None, config: RelevanceConfig) -> list[int]:
-    pools = [config.pool_size] if text is None else _numbers("--pool-size", text)
+    pools = [config.pairs_in_pool] if text is None else _numbers("--pool-size", text)
     for size in pools:
         if size < config.batch_size:
             raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {config.batch_size}")

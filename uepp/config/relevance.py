@@ -48,8 +48,11 @@ class RelevanceConfig(Stage):
     num_negatives: int = Field(4, ge=1, description="K, negatives of a query in a step")
     temperature: float = Field(2.0, ge=0, description="τ of (1 − θ)^τ (BHNS Eq. 7)")
     max_similarity: float = Field(0.3, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
-    pool_size: int = Field(
-        256, ge=1, description="labelled pairs whose products are candidates; batch_size: the paper's in-batch sampling"
+    pool_size: int | None = Field(
+        None,
+        ge=1,
+        description="labelled pairs whose products are candidates, those of the step among them; none: only those, so "
+        "in-batch as in the paper. The hardest of more are harder, and more often false",
     )
     positive_above: float | None = Field(
         None,
@@ -100,13 +103,18 @@ class RelevanceConfig(Stage):
             return 5e-4
         return 3e-4 if self.num_layers <= _FEW_LAYERS else 5e-5
 
+    @property
+    def pairs_in_pool(self) -> int:
+        """`pool_size`, or what it is by default."""
+        return self.batch_size if self.pool_size is None else self.pool_size
+
     @model_validator(mode="after")
     def _fits(self) -> "RelevanceConfig":
         if self.encoder is None and self.dim % self.num_heads:
             raise ValueError(f"num_heads = {self.num_heads}: must divide dim = {self.dim}")
         if self.bi_encoder is None and self.sampler not in BLIND_SAMPLERS:
             raise ValueError(f"bi_encoder = None: sampler {self.sampler} looks at similarities; give minilm or a path")
-        if self.pool_size < self.batch_size:
+        if self.pool_size is not None and self.pool_size < self.batch_size:
             raise ValueError(f"pool_size = {self.pool_size}: must be at least batch_size = {self.batch_size}")
         for name in ("grade_levels", "truth_levels"):
             first, second, third = getattr(self, name)

@@ -109,7 +109,7 @@ def train_relevance(
         labelled = pairs.labelled(TRAIN, embeddings, settings.positive_above)
         steps = Steps(
             labelled, pairs.texts.queries, pairs.texts.products, configured_sampler(settings),
-            batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
+            batch_size=settings.batch_size, pool_size=settings.pairs_in_pool, seed=settings.seed,
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------- training

@@ -81,7 +81,7 @@ def cases(
     if judged.truth is not None:
         with announced(console, "false negatives"):
             found["false_negatives"] = false_negative_shares(
-                labelled, judged.is_false_negative, samplers, numbers, pool_sizes or [settings.pool_size], settings,
+                labelled, judged.is_false_negative, samplers, numbers, pool_sizes or [settings.pairs_in_pool], settings,
                 num_steps, num_seeds,
             )  # fmt: skip
     return found

@@ -183,8 +183,8 @@ class Grid:
         """Train cells one after another; one that was interrupted goes on from its checkpoint. False: a signal came."""
         for number, cell in enumerate(cells, 1):
             settings = cell.config
-            name = f"{settings.sampler}, K = {settings.num_negatives}, pool {settings.pool_size}, seed {settings.seed}"
-            console.print(f"[bold]{number} of {len(cells)}[/bold] {name} …", highlight=False)
+            place = f"K = {settings.num_negatives}, pool {settings.pairs_in_pool}, seed {settings.seed}"
+            console.print(f"[bold]{number} of {len(cells)}[/bold] {settings.sampler}, {place} …", highlight=False)
             with made_alone(self._metrics(cell).parent, console):
                 found = read_json(self._metrics(cell)) if self._metrics(cell).is_file() else None
                 found = found or self._train(cell, task, verbose)
@@ -201,7 +201,7 @@ class Grid:
         run_dir = self._metrics(cell).parent / "run"
         steps = Steps(
             task.labelled, task.queries, task.products, configured_sampler(settings),
-            batch_size=settings.batch_size, pool_size=settings.pool_size, seed=settings.seed,
+            batch_size=settings.batch_size, pool_size=settings.pairs_in_pool, seed=settings.seed,
         )  # fmt: skip
         run_dir.mkdir(parents=True, exist_ok=True)
         with announced(Console(quiet=True), "training", run_dir=run_dir, adds=True):

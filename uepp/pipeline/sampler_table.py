@@ -104,7 +104,7 @@ def _by_place(cells: Sequence[Trained]) -> Iterator[tuple[dict[str, int], dict[s
     """By K and pool, then by sampler; `none`, which has neither, stands beside all of them."""
 
     def place_of(cell: Trained) -> tuple[int, int]:
-        return cell.settings.num_negatives, cell.settings.pool_size
+        return cell.settings.num_negatives, cell.settings.pairs_in_pool
 
     everywhere = [cell for cell in cells if cell.settings.sampler == "none"]
     others = [cell for cell in cells if cell.settings.sampler != "none"]

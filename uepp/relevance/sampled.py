@@ -31,7 +31,7 @@ def sampled_for(
         config: K, τ, size of the pool, and the seed.
     """
     _, batch = labelled.of(queries)
-    pool = draw_pool(labelled, batch, max(config.pool_size, len(batch)), (config.seed, _CASE_STREAM))
+    pool = draw_pool(labelled, batch, max(config.pairs_in_pool, len(batch)), (config.seed, _CASE_STREAM))
     return {name: _sampler(config, name, config.num_negatives)(pool, (config.seed, _CASE_STREAM)) for name in names}
 
 
