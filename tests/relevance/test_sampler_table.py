@@ -16,7 +16,7 @@ def cells(sampler: str, values: Sequence[float | None], *, first_seed: int = 1, 
     """A seed each; the second measure is ten times the first."""
     found = []
     for seed, value in enumerate(values, first_seed):
-        settings = RelevanceConfig(sampler=sampler, num_negatives=k, seed=seed)
+        settings = RelevanceConfig(sampler=sampler, num_negatives=k, pool_size=256, seed=seed)
         figures = {"ndcg@5": value, "auroc": None if value is None else 10 * value}
         found.append(Trained(settings, {**figures, "pairs_per_second": 100.0, "sampler_share": 0.001, "seconds": 60.0}))
     return found
