@@ -509,7 +509,7 @@ def test_what_is_taken_without_an_option_is_in_the_help(call: Call, monkeypatch:
     """In help texts a bracket is a style: `[default: 0.2]` was taken for one, and not shown."""
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("TERMINAL_WIDTH", "400")
-    found = []
+    found = {}
     for path, command in commands(typer.main.get_command(app)).items():
         defaults = [
             text for one in command.params for text in re.findall(r"\[default: [^]]+\]", getattr(one, "help", "") or "")
@@ -520,11 +520,9 @@ def test_what_is_taken_without_an_option_is_in_the_help(call: Call, monkeypatch:
             shown = " ".join(re.sub("[│╭╰─╮╯]", " ", out).split())
             for default in defaults:
                 assert default in shown
-            found += defaults
+            found |= {one.help: one.help.count("[default: ") for one in command.params if getattr(one, "help", None)}
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "uepp" / "cli").glob("*.py"))
-    written = re.findall(r"\[default: [^]]+\]", re.sub(r'"\s*\n\s*"', "", source))
-    assert set(found) == set(written), "all of them have been looked at"
-    assert len(written) == source.count("[default: ") > 10
+    assert sum(found.values()) == source.count("[default: ") > 10, "all of them have been looked at; a shared one once"
 
 
 # How it starts

@@ -15,6 +15,7 @@ import text_encoders
 from commands import Call
 
 from uepp.artifacts import check_manifest, read_json, write_json, write_manifest
+from uepp.cli.app import result_console
 from uepp.data.marketplace import generate
 from uepp.errors import InputError
 from uepp.relevance.bi_encoder import check_bi_encoder, trained_on
@@ -380,6 +381,12 @@ def test_cases_of_a_run(finished: Path, call: Call) -> None:
     shown = call("relevance", "cases", finished, "--query", query, "--samplers", "hns").out
     assert query in shown
     assert "is no training query" in call("relevance", "cases", finished, "--query", "zither").error
+
+
+def test_cases_fit_a_narrow_screen(finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of a product had the screen's width less what stands beside it, and so none."""
+    monkeypatch.setattr(result_console, "width", 30)
+    assert call("relevance", "cases", finished, "--queries", "1", "--samplers", "vns").code == 0
 
 
 def test_a_query_that_is_asked_for_twice_is_one_case(finished: Path, call: Call) -> None:

@@ -43,8 +43,8 @@ relevance_app = typer.Typer(
 )
 app.add_typer(relevance_app, name="relevance")
 
-_BESIDE = 42
-"""Columns of the table of cases that stand beside a product's text, which is cut; --json has all of it."""
+_BESIDE, _LEAST = 42, 20
+"""Of the table of cases: columns beside a product's text, and how many that has at least; it is cut, --json has all."""
 _SAMPLERS = (
     "none (w/o negatives), vns (random), hns (hardest), star, false, cet (baselines), regularized (Eq. 7 alone), "
     "pseudo_labels (Eq. 8 alone), bhns (both)"
@@ -331,11 +331,12 @@ def _show_cases(found: dict[str, Any]) -> None:
         table = Table("sampler", "negative", box=box.SIMPLE_HEAD, title=Text(query), title_justify="left")
         for name in ("label", "truth")[: 1 + has_truth]:
             table.add_column(name, justify="right")
+        width = max(result_console.width - _BESIDE, _LEAST)
         for case in cases:
-            for place, negative in enumerate(case["negatives"]):
-                product = textwrap.shorten(negative["product"], result_console.width - _BESIDE, placeholder=" …")
+            for number, negative in enumerate(case["negatives"]):
+                product = textwrap.shorten(negative["product"], width, placeholder=" …")
                 figures = [f"{negative['label']:.3f}", *([f"{negative['relevance']:.2f}"] if has_truth else [])]
-                table.add_row("" if place else case["sampler"], Text(product), *figures)
+                table.add_row("" if number else case["sampler"], Text(product), *figures)
         result_console.print(table)
     if not has_truth:
         return
@@ -347,8 +348,8 @@ def _show_cases(found: dict[str, Any]) -> None:
         table.caption = f"Mean ± standard deviation over {found['false_negatives'][0]['num_seeds']} seeds"
     for row in found["false_negatives"]:
         figures = [_figure(row[name], row[f"{name}_std"]) for name in ("share", "label_of_false", "label_of_true")]
-        cell = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
-        table.add_row(*cell, *figures)
+        place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
+        table.add_row(*place, *figures)
     result_console.print(table)
 
 

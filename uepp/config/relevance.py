@@ -114,7 +114,7 @@ class RelevanceConfig(Stage):
             raise ValueError(f"num_heads = {self.num_heads}: must divide dim = {self.dim}")
         if self.bi_encoder is None and self.sampler not in BLIND_SAMPLERS:
             raise ValueError(f"bi_encoder = None: sampler {self.sampler} looks at similarities; give minilm or a path")
-        if self.pool_size is not None and self.pool_size < self.batch_size:
+        if self.pairs_in_pool < self.batch_size:
             raise ValueError(f"pool_size = {self.pool_size}: must be at least batch_size = {self.batch_size}")
         for name in ("grade_levels", "truth_levels"):
             first, second, third = getattr(self, name)
