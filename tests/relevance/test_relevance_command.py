@@ -487,6 +487,8 @@ def test_samplers_are_compared_on_the_same_pairs(grades: Path, encoder: Path, tm
     assert "NDCG@20" in shown.out, "a terminal of 80 columns gets the table in parts"
     assert all(f"{row['ndcg@10']:.2f}" in shown.out for row in found["rows"])
     assert "…" not in shown.err.replace("data …", ""), "nothing was trained"
+    said = " ".join(shown.err.split())
+    assert "judged: strongly relevant 33.3% (from 3), relevant 33.3% (from 2.33), not relevant 33.3% (from 1)" in said
     table = (out / "table.md").read_text().splitlines()
     assert table[0].startswith("| sampler | K | pool | seeds | NDCG@5 | NDCG@10 | NDCG@20 | AUROC | paper: ")
     assert "90.96 / 91.91 / 93.47 / 95.06" in table[3]

@@ -1,5 +1,6 @@
 """Judged pairs: split by query, random pairs, soft labels; STS-B, human grades and a marketplace's truth."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from uepp.errors import InputError
 from uepp.relevance.bi_encoder import Embeddings
 from uepp.relevance.candidates import LabelledPairs, draw_pool
 from uepp.relevance.judged import Judged, read_judged
-from uepp.relevance.pairs import PARTS, TextPairs, random_pairs, soft_labels, split_by_query
+from uepp.relevance.pairs import PARTS, TextPairs, grade_levels, random_pairs, soft_labels, split_by_query
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.sampled import false_negative_shares
 from uepp.relevance.samplers import make_sampler
@@ -117,6 +118,48 @@ def test_soft_labels_are_the_papers() -> None:
     np.testing.assert_allclose(evaluation, [1, 1, 1, 1, 0.1, 0.1, 0.1])
 
 
+@pytest.mark.parametrize(
+    ("scale", "labels"),
+    [
+        ([1, 2, 2.33, 2.67, 3], [0.1, 0.2, 0.5, 1, 1]),
+        ([0, 1], [0.1, 1]),
+        ([0, 1, 2, 3, 4], [0.1, 0.1, 0.2, 0.5, 1]),
+        ([1, 2, 3, 4, 5], [0.1, 0.1, 0.2, 0.5, 1]),
+        ([-1, 0, 1], [0.1, 0.2, 1]),
+    ],
+)
+def test_levels_of_any_scale_are_where_those_of_1_to_3_are(scale: list[float], labels: list[float]) -> None:
+    grades = np.array(scale, np.float32).astype(np.float64)  # as a file may have them
+    levels = grade_levels(grades)
+    assert levels is not None
+    assert levels[0] > levels[1] > levels[2]
+    np.testing.assert_allclose(soft_labels(grades, levels)[0], labels)
+    if scale[0] == 1 and scale[-1] == 3:
+        assert levels == pytest.approx(LEVELS, abs=1e-12)
+
+
+def test_grades_that_say_nothing_have_no_levels() -> None:
+    assert grade_levels(np.full(4, 2.0)) is None
+
+
+def test_what_became_of_the_grades_is_told() -> None:
+    pairs = part_pairs(judged(), RelevanceConfig())
+    grades = pairs.texts.grades[~pairs.is_random]
+    levels = pairs.levels()
+    assert {name: least for name, (_, least) in levels.items()} == {
+        "strongly relevant": 2.67,
+        "relevant": 2.33,
+        "somewhat relevant": 2.0,
+        "not relevant": 1.0,
+    }
+    assert [count for count, _ in levels.values()] == [
+        ((grades >= low) & (grades < high)).sum() for low, high in ((2.67, 9), (2.33, 2.67), (2, 2.33), (0, 2))
+    ]
+    high_or_low = np.where(pairs.labels > 0.1, 1, 0.1).astype(np.float32)
+    two = PartPairs(pairs.texts, pairs.part, pairs.is_random, high_or_low, pairs.evaluation_labels)
+    assert list(two.levels()) == ["strongly relevant", "not relevant"], "no line about what does not occur"
+
+
 def test_a_grade_of_float32_is_the_level_that_was_meant(tmp_path: Path) -> None:
     """float32(2.33) is 2.3299999237: it was "somewhat relevant" until levels were as wide as float32 is coarse."""
     grades = np.array([2.67, 2.33, 2.0, 2.3299], np.float32).astype(np.float64)
@@ -127,11 +170,11 @@ def test_a_grade_of_float32_is_the_level_that_was_meant(tmp_path: Path) -> None:
     third = 7 / 3  # a mean of three annotators, with all its digits on both sides
     np.testing.assert_allclose(soft_labels(np.array([third, third - 1e-3]), (2.9, third, 2.0))[0], [0.5, 0.2])
 
-    directory = graded(tmp_path / "data", ["1", "01"])
+    directory = graded(tmp_path / "data", ["1", "01"], [3.0, 1.0])
     table = pq.read_table(directory / "judgments.parquet")
     stored = table.set_column(2, "grade", pa.array([2.33, 2.32], pa.float32()))
     pq.write_table(stored, directory / "judgments.parquet")
-    found = read(directory, RelevanceConfig())
+    found = read(directory, RelevanceConfig(grade_levels=LEVELS))
     np.testing.assert_allclose(soft_labels(found.pairs.grades, found.levels)[0], [0.5, 0.2])
 
 
@@ -357,7 +400,7 @@ def test_by_hand_how_many_are_false(market: Path) -> None:
     assert found.is_false_negative(query, product).tolist() == expected
 
 
-def graded(directory: Path, product_ids: list[str]) -> Path:
+def graded(directory: Path, product_ids: list[str], grades: Sequence[float] = (3.0, 1.0)) -> Path:
     directory.mkdir()
     moment = pa.array([datetime(2024, 5, 1, tzinfo=UTC)] * 2, pa.timestamp("us", "UTC"))
     pq.write_table(
@@ -366,7 +409,7 @@ def graded(directory: Path, product_ids: list[str]) -> Path:
     )
     events = {"timestamp": moment, "type": ["click"] * 2, "query": ["table", "mug"], "product_id": ["01", "1"]}
     pq.write_table(pa.table(events), directory / "events.parquet")
-    columns = {"query": ["table"] * len(product_ids), "product_id": product_ids, "grade": [3.0] * len(product_ids)}
+    columns = {"query": ["table"] * len(product_ids), "product_id": product_ids, "grade": pa.array(grades, "double")}
     pq.write_table(pa.table(columns), directory / "judgments.parquet")
     return directory
 
@@ -374,7 +417,7 @@ def graded(directory: Path, product_ids: list[str]) -> Path:
 def test_human_grades_are_read_with_the_texts_of_products(tmp_path: Path) -> None:
     found = read(graded(tmp_path / "data", ["1", "01"]), RelevanceConfig(fields=("title", "tags")))
     assert [found.pairs.products[row] for row in found.pairs.product] == ["Mug", "Oak table wood"]
-    assert (found.truth, found.levels, found.pairs.grades.tolist()) == (None, LEVELS, [3.0, 3.0])
+    assert (found.truth, found.levels, found.pairs.grades.tolist()) == (None, pytest.approx(LEVELS), [3.0, 1.0])
     with pytest.raises(ValueError, match="no truth"):
         found.is_false_negative(np.array([0]), np.array([0]))
 
@@ -385,6 +428,24 @@ def test_what_is_refused_of_data_sets(tmp_path: Path) -> None:
     (tmp_path / "data" / "judgments.parquet").unlink()
     with pytest.raises(InputError, match=r"nothing is judged; expected judgments\.parquet"):
         read(tmp_path / "data", RelevanceConfig())
+
+
+def test_grades_that_no_level_fits_are_refused(tmp_path: Path) -> None:
+    """0 and 1 were all "not relevant" by levels for 1 to 3, and training went on for half an hour."""
+    binary = graded(tmp_path / "binary", ["1", "01"], [0.0, 1.0])
+    pairs = read(binary, RelevanceConfig())
+    np.testing.assert_allclose(soft_labels(pairs.pairs.grades, pairs.levels)[0], [0.1, 1.0])
+    said = (
+        r"levels = \[2.67, 2.33, 2.0\]: relevant is at least 2.33, and .*judgments\.parquet has grades of 0 to 1"
+    )
+    with pytest.raises(InputError, match=said):
+        read(binary, RelevanceConfig(grade_levels=(2.67, 2.33, 2.0)))
+    same = graded(tmp_path / "same", ["1", "01"], [1.0, 1.0])
+    with pytest.raises(InputError, match=r"judgments\.parquet: column grade: 1 in every row; expected grades that dif"):
+        read(same, RelevanceConfig())
+    assert read(same, RelevanceConfig(grade_levels=(1.0, 0.5, 0.2))).levels == (1.0, 0.5, 0.2), "what is known is taken"
+    with pytest.raises(InputError, match=r"judgments\.parquet: has no rows; expected one for each judged query"):
+        read(graded(tmp_path / "none", [], []), RelevanceConfig())
 
 
 def test_every_sampler_of_the_settings_can_be_made() -> None:

@@ -371,10 +371,10 @@ def _given(encoder: str | None, layers: int | None, bi_encoder: str | None) -> l
 
 
 def _pools(text: str | None, config: RelevanceConfig) -> list[int]:
+    from uepp.relevance.steps import check_pools
+
     pools = [config.pairs_in_pool] if text is None else _numbers("--pool-size", text)
-    for size in pools:
-        if size < config.batch_size:
-            raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {config.batch_size}")
+    check_pools(pools, config.batch_size)
     return pools
 
 

@@ -60,9 +60,10 @@ class RelevanceConfig(Stage):
         lt=1,
         description="labels above it are positive in θ and for FALSE; none: .4, so relevant or better; on STS-B 0",
     )
-    grade_levels: Levels = Field(
-        (2.67, 2.33, 2.0),
-        description="least grade of strongly relevant, relevant and somewhat relevant; below: not relevant",
+    grade_levels: Levels | None = Field(
+        None,
+        description="least grade of strongly relevant, relevant and somewhat relevant; below: not relevant; none: "
+        "83.5%, 66.5% and half of the way from the lowest grade to the highest, so 2.67, 2.33 and 2 of 1 to 3",
     )
     truth_levels: Levels = Field(
         (0.75, 0.5, 0.2), description="the same of a generated marketplace's true relevance, 0 to 1"
@@ -117,7 +118,7 @@ class RelevanceConfig(Stage):
         if self.pairs_in_pool < self.batch_size:
             raise ValueError(f"pool_size = {self.pool_size}: must be at least batch_size = {self.batch_size}")
         for name in ("grade_levels", "truth_levels"):
-            first, second, third = getattr(self, name)
-            if not first > second > third:
-                raise ValueError(f"{name} = {[first, second, third]}: must fall from each to the next")
+            levels = getattr(self, name)
+            if levels is not None and not levels[0] > levels[1] > levels[2]:
+                raise ValueError(f"{name} = {list(levels)}: must fall from each to the next")
         return self

@@ -313,7 +313,7 @@ def read_relevance_run(run_dir: Path) -> tuple[Config, PartPairs]:
 
 
 def sizes_text(pairs: PartPairs) -> str:
-    """Pairs and queries of each part, in words."""
+    """Pairs and queries of each part, and what became of the grades, in words."""
     texts = []
     for name in (TRAIN, VALIDATION, EVALUATION):
         rows = pairs.rows(name)
@@ -322,7 +322,10 @@ def sizes_text(pairs: PartPairs) -> str:
             texts.append(
                 f"{name}: {len(rows):,} pairs of {queries:,} queries ({pairs.is_random[rows].mean():.1%} random)"
             )
-    return "; ".join(texts)
+    levels = pairs.levels()
+    number = sum(count for count, _ in levels.values())
+    said = ", ".join(f"{name} {count / number:.1%} (from {least:.4g})" for name, (count, least) in levels.items())
+    return "; ".join(texts) + f"\n  judged: {said}"
 
 
 def _cosines(embeddings: Embeddings, query: np.ndarray, product: np.ndarray) -> np.ndarray:

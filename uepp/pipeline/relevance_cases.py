@@ -17,6 +17,7 @@ from uepp.relevance.judged import Judged
 from uepp.relevance.pairs import TRAIN
 from uepp.relevance.part_pairs import PartPairs, part_pairs
 from uepp.relevance.sampled import false_negative_shares, sampled_for
+from uepp.relevance.steps import check_pools
 from uepp.runs.directory import announced, checked_data
 
 
@@ -91,9 +92,7 @@ def _refuse(settings: RelevanceConfig, samplers: Sequence[str], pool_sizes: Sequ
     """What no case could have."""
     if settings.bi_encoder is None and (seeing := set(samplers) - BLIND_SAMPLERS):
         raise InputError(f"--samplers {sorted(seeing)[0]}: looks at similarities; relevance.bi_encoder is none")
-    for size in pool_sizes:
-        if size < settings.batch_size:
-            raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {settings.batch_size}")
+    check_pools(pool_sizes, settings.batch_size)
 
 
 def _chosen(pairs: PartPairs, queries: Sequence[str], number: int, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from uepp.data.schema import TIMESTAMP, connect, open_events
 from uepp.data.windows import resolve_windows
 from uepp.errors import InputError
 from uepp.features.text import product_texts, query_keys
-from uepp.relevance.pairs import TextPairs, rows_of
+from uepp.relevance.pairs import TextPairs, grade_levels, is_at_least, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +73,9 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
     later: frozenset[str] = frozenset()
     if path.is_file():
         table = pq.read_table(path, columns=["query", "product_id", "grade"])
-        levels = config.grade_levels
         later = _first_asked_later(directory, data)
     elif truth is not None:
         table = _displayed(directory, resolve_windows(directory, data).train_end, config)
-        levels = config.truth_levels
     else:
         raise InputError(
             f"{directory}: nothing is judged; expected judgments.parquet (query, product_id, grade), or a marketplace "
@@ -99,7 +97,29 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
         for row, text in enumerate(queries):
             is_here = query == row
             grades[is_here] = truth.relevance(text, [ids[each] for each in product[is_here]])
+    levels = _levels(grades, config, path) if path.is_file() else config.truth_levels
     return Judged(TextPairs(queries, ids, texts, query, product, grades), levels, truth, later)
+
+
+def _levels(grades: np.ndarray, config: RelevanceConfig, path: Path) -> tuple[float, float, float]:
+    """Those of the configuration, or of the grades' own range.
+
+    Raises:
+        InputError: there are no grades, no range, or none that is relevant.
+    """
+    if not len(grades):
+        raise InputError(f"{path}: has no rows; expected one for each judged query and product")
+    levels = config.grade_levels or grade_levels(grades)
+    if levels is None:
+        raise InputError(
+            f"{path}: column grade: {grades[0]:g} in every row; expected grades that differ, or relevance.grade_levels"
+        )
+    if not is_at_least(grades, levels[1]).any():
+        raise InputError(
+            f"relevance.grade_levels = {list(levels)}: relevant is at least {levels[1]:g}, and {path} has grades of "
+            f"{grades.min():g} to {grades.max():g}; leave it out, or give levels within these"
+        )
+    return levels
 
 
 def _first_asked_later(directory: Path, data: DataConfig) -> frozenset[str]:

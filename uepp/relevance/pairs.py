@@ -13,6 +13,14 @@ from uepp.features.text import query_keys, query_numbers
 POSITIVE_ABOVE = 0.4
 """Soft labels above it say that query and product are positively related (BHNS 3.1): relevant or better, as in the
 evaluation labels and where false negatives are counted. "Not relevant" is .1, so more than 0 says nothing."""
+SOFT_LABELS = {
+    "strongly relevant": (1.0, 1.0),
+    "relevant": (0.5, 1.0),
+    "somewhat relevant": (0.2, 0.1),
+    "not relevant": (0.1, 0.1),
+}
+"""By level, the labels of training and of evaluation (BHNS 4.2.1)."""
+_LEVELS = (0.835, 0.665, 0.5)  # of the way from the lowest grade to the highest
 TRAIN, VALIDATION, EVALUATION = PARTS = ("train", "validation", "evaluation")
 
 
@@ -131,22 +139,40 @@ def random_pairs(
     return found[:, 0], found[:, 1]
 
 
+def grade_levels(grades: NDArray[np.float64]) -> tuple[float, float, float] | None:
+    """Least grade of strongly relevant, relevant and somewhat relevant, by the range of the grades.
+
+    Of Home Depot's 1 to 3: 2.67, 2.33 and 2 (see `soft_labels`). Of any other scale the same shares of the way from the
+    lowest grade to the highest, so of 0 and 1 a 1 is strongly relevant and a 0 is not relevant.
+
+    Args:
+        grades: [N], at least one.
+
+    Returns:
+        Levels that fall; none where all grades are the same, which says nothing of their scale.
+    """
+    lowest, highest = float(grades.min()), float(grades.max())
+    if not lowest < highest:
+        return None
+    first, second, third = (lowest + share * (highest - lowest) for share in _LEVELS)
+    return first, second, third
+
+
+def is_at_least(grades: NDArray[np.float64], level: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether grades reach a level. A file with float32 holds a little less than 2.33; that is 2.33 all the same."""
+    return (grades >= level) | np.isclose(grades, level, rtol=1e-6, atol=0)
+
+
 def soft_labels(
     grades: NDArray[np.float64], levels: tuple[float, float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Grades to the paper's soft labels (BHNS 4.2.1).
-
-    | | training | evaluation |
-    |---|---|---|
-    | strongly relevant | 1 | 1 |
-    | relevant | .5 | 1 |
-    | somewhat relevant | .2 | .1 |
-    | not relevant | .1 | .1 |
+    """Grades to the paper's `SOFT_LABELS`.
 
     The paper's annotators name one of these, and it averages the labels of several. Home Depot's grades are means of
-    several annotators already, from 1 to 3, in thirds mostly. Mapped with `levels` = 2.67, 2.33 and 2: at least 2.67
-    (of three annotators one is less than content) is strongly relevant, 2.33 relevant, 2 somewhat relevant, below not
-    relevant. These are the adapter's thresholds of purchase, cart and click, so "relevant" is the same everywhere.
+    several annotators already, from 1 to 3, in thirds mostly. Mapped with `levels` = 2.67, 2.33 and 2 (`grade_levels`):
+    at least 2.67 (of three annotators one is less than content) is strongly relevant, 2.33 relevant, 2 somewhat
+    relevant, below not relevant. These are the adapter's thresholds of purchase, cart and click, so "relevant" is the
+    same everywhere.
 
     Args:
         grades: [N]; as near to a level as float32 can tell is that level.
@@ -155,10 +181,8 @@ def soft_labels(
     Returns:
         Labels for training and for evaluation, float32 [N] each.
     """
-    column, least = grades[:, np.newaxis], np.array(levels)
-    # A file with float32 holds a little less than 2.33; that is 2.33 all the same.
-    level = ((column >= least) | np.isclose(column, least, rtol=1e-6, atol=0)).sum(axis=1)
-    train, evaluation = np.array([0.1, 0.2, 0.5, 1.0], np.float32), np.array([0.1, 0.1, 1.0, 1.0], np.float32)
+    level = is_at_least(grades[:, np.newaxis], np.array(levels)).sum(axis=1)
+    train, evaluation = np.array([*SOFT_LABELS.values()], np.float32)[::-1].T
     return train[level], evaluation[level]
 
 

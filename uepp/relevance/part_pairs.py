@@ -16,7 +16,16 @@ from uepp.features.text import query_numbers
 from uepp.relevance.bi_encoder import Embeddings
 from uepp.relevance.candidates import LabelledPairs
 from uepp.relevance.judged import Judged
-from uepp.relevance.pairs import PARTS, POSITIVE_ABOVE, TextPairs, random_pairs, rows_of, soft_labels, split_by_query
+from uepp.relevance.pairs import (
+    PARTS,
+    POSITIVE_ABOVE,
+    SOFT_LABELS,
+    TextPairs,
+    random_pairs,
+    rows_of,
+    soft_labels,
+    split_by_query,
+)
 
 _COLUMNS = ("query", "product_id", "product", "part", "is_random", "grade", "label", "evaluation_label")
 
@@ -51,6 +60,16 @@ class PartPairs:
             positive_above=POSITIVE_ABOVE if positive_above is None else positive_above,
             also_known=_known_of_other_spellings(self.texts, rows),
         )  # fmt: skip
+
+    def levels(self) -> dict[str, tuple[int, float]]:
+        """Of what was judged, by level that occurs, the highest first: how many pairs it has, and their least grade."""
+        judged = ~self.is_random
+        found = {}
+        for name, (label, _) in SOFT_LABELS.items():
+            grades = self.texts.grades[judged & (self.labels == np.float32(label))]
+            if len(grades):
+                found[name] = len(grades), float(grades.min())
+        return found
 
     def save(self, path: Path) -> None:
         """Write `pairs.parquet`."""

@@ -42,6 +42,13 @@ def check_batch(batch_size: int, num_pairs: int) -> None:
         )
 
 
+def check_pools(pool_sizes: Sequence[int], batch_size: int) -> None:
+    """Raise `InputError` where a pool of `--pool-size` does not hold the pairs of a step."""
+    for size in pool_sizes:
+        if size < batch_size:
+            raise InputError(f"--pool-size {size}: must be at least relevance.batch_size = {batch_size}")
+
+
 class Steps:
     """All steps of a training.
 
