@@ -435,9 +435,7 @@ def test_grades_that_no_level_fits_are_refused(tmp_path: Path) -> None:
     binary = graded(tmp_path / "binary", ["1", "01"], [0.0, 1.0])
     pairs = read(binary, RelevanceConfig())
     np.testing.assert_allclose(soft_labels(pairs.pairs.grades, pairs.levels)[0], [0.1, 1.0])
-    said = (
-        r"levels = \[2.67, 2.33, 2.0\]: relevant is at least 2.33, and .*judgments\.parquet has grades of 0 to 1"
-    )
+    said = r"levels = \[2.67, 2.33, 2.0\]: relevant is at least 2.33, and .*judgments\.parquet has grades of 0 to 1"
     with pytest.raises(InputError, match=said):
         read(binary, RelevanceConfig(grade_levels=(2.67, 2.33, 2.0)))
     same = graded(tmp_path / "same", ["1", "01"], [1.0, 1.0])
