@@ -1,5 +1,6 @@
 """What all tests share: the slow marker, the exempted warnings, and one toy catalogue with its mined tables."""
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; --run-slow runs it"))
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay to the end: the collector need not look through them again, and every trace of a graph wakes it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture
