@@ -191,7 +191,7 @@ def test_the_run_directory(finished: Path) -> None:
     metrics = read_json(finished / "metrics.json")
     assert set(metrics["systems"]) == {"cross_encoder", "bi_encoder"}
     for values in metrics["systems"].values():
-        assert list(values) == ["ndcg@5", "ndcg@10", "ndcg@20", "auroc"]
+        assert list(values) == ["ndcg@5", "ndcg@10", "ndcg@20", "auroc", "auroc_judged"]
         assert all(0 <= value <= 1 for value in values.values())
     pairs = pq.read_table(finished / "pairs.parquet").to_pylist()
     evaluated = [pair for pair in pairs if pair["part"] == "evaluation"]
@@ -222,6 +222,16 @@ def test_evaluate_says_what_training_said(finished: Path, call: Call) -> None:
     assert "cross-encoder (bhns)" in shown
     assert "bi-encoder alone" in shown
     assert "pairs/s" in shown
+
+
+def test_auroc_of_judged_pairs_leaves_out_the_random_ones() -> None:
+    from uepp.pipeline.relevance import measures_of
+
+    scores, gains = np.array([3.0, 1.0, 2.0, 0.0]), np.array([1.0, 1.0, 0.1, 0.0])
+    found = measures_of(scores, gains, np.zeros(4, np.int64), np.array([False, False, False, True]))
+    assert (found["auroc"], found["auroc_judged"]) == (0.75, 0.5)
+    found = measures_of(scores, gains, np.zeros(4, np.int64), np.array([False, False, True, True]))
+    assert found["auroc_judged"] is None, "nobody judged anything less than relevant"
 
 
 def test_the_record_of_what_it_was_trained_on_is_beside_the_model(finished: Path) -> None:
@@ -476,7 +486,7 @@ def test_samplers_are_compared_on_the_same_pairs(grades: Path, encoder: Path, tm
     assert len(cells) == 4
     for row in found["rows"]:
         of_row = [cell for cell in cells if cell["settings"]["sampler"] == row["sampler"]]
-        for name in ("ndcg@5", "ndcg@10", "ndcg@20", "auroc"):
+        for name in ("ndcg@5", "ndcg@10", "ndcg@20", "auroc", "auroc_judged"):
             values = [cell[name] for cell in of_row]
             assert all(0 <= value <= 100 for value in values)
             assert row[name] == pytest.approx(np.mean(values))
@@ -490,7 +500,7 @@ def test_samplers_are_compared_on_the_same_pairs(grades: Path, encoder: Path, tm
     said = " ".join(shown.err.split())
     assert "judged: strongly relevant 33.3% (from 3), relevant 33.3% (from 2.33), not relevant 33.3% (from 1)" in said
     table = (out / "table.md").read_text().splitlines()
-    assert table[0].startswith("| sampler | K | pool | seeds | NDCG@5 | NDCG@10 | NDCG@20 | AUROC | paper: ")
+    assert table[0].startswith("| sampler | K | pool | seeds | NDCG@5 | NDCG@10 | NDCG@20 | AUROC | AUROC, judged | ")
     assert "90.96 / 91.91 / 93.47 / 95.06" in table[3]
     assert "never trained on" in table[5]
     (apart,) = found["differences"]

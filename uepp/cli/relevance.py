@@ -209,6 +209,9 @@ def evaluate(
 ) -> None:
     """Measure a run on its held-out queries: NDCG@5, 10 and 20, and AUROC (the paper's Table 3).
 
+    AUROC has random pairs among the others, as in the paper, and these are told easily; beside it stands that of judged
+    pairs alone.
+
     Beside the cross-encoder stands the bi-encoder that guided its sampling, alone. Where it was trained on some of the
     queries, both are measured on the others.
     """
@@ -298,23 +301,24 @@ def _show(metrics: dict[str, Any], as_json: bool) -> None:
         print_json(metrics)
         return
     columns = list(next(iter(metrics["systems"].values())))
-    table = Table(
-        "system",
-        *(name.upper() for name in columns),
-        box=box.SIMPLE_HEAD,
-        caption=f"{metrics['num_pairs']:,} pairs of {metrics['num_queries']:,} held-out queries, "
-        f"{metrics['num_random_pairs']:,} of them random; {metrics['share_relevant']:.0%} relevant",
-        caption_justify="left",
-    )
+    head = ["system", *("AUROC, judged" if name == "auroc_judged" else name.upper() for name in columns)]
     labels = {"cross_encoder": f"cross-encoder ({metrics['sampler']})", "bi_encoder": "bi-encoder alone"}
     about = metrics["bi_encoder"]
     rows = [(labels[name], values) for name, values in metrics["systems"].items()]
     new = about and about["new_queries"]
     if new:
+        labels["cross_encoder"] = "cross-encoder"
         rows += [(f"{labels[name]}, new queries", values) for name, values in new["systems"].items()]
-    for label, values in rows:
-        table.add_row(label, *("–" if values[column] is None else f"{values[column]:.4f}" for column in columns))
-    result_console.print(table)
+    lines = [
+        [label, *("–" if values[column] is None else f"{values[column]:.4f}" for column in columns)]
+        for label, values in rows
+    ]
+    for table in in_parts(head, lines, {head[0]}, result_console.width):
+        result_console.print(table)
+    say(
+        f"{metrics['num_pairs']:,} pairs of {metrics['num_queries']:,} held-out queries, "
+        f"{metrics['num_random_pairs']:,} of them random; {metrics['share_relevant']:.0%} relevant"
+    )
     if about and about["num_trained_queries"] is None:
         say("It is not known which queries the bi-encoder was trained on: if on these, its figures are too good.")
     elif about and about["num_trained_queries"]:

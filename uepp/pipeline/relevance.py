@@ -161,7 +161,8 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
         query, product = texts.query[rows], texts.product[rows]
         gains = pairs.evaluation_labels[rows]
         scores = score([texts.queries[row] for row in query], [texts.products[row] for row in product])
-        systems = {"cross_encoder": measures_of(scores, gains, query)}
+        is_random = pairs.is_random[rows]
+        systems = {"cross_encoder": measures_of(scores, gains, query, is_random)}
         bi_encoder: dict[str, Any] | None = None
         if config.relevance.bi_encoder is not None:
             cosines = _cosines(embeddings, query, product)
@@ -170,7 +171,7 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
             num_trained = None if is_trained is None else len(np.unique(query[~is_new]))
             bi_encoder = {"num_trained_queries": num_trained, "new_queries": None}
             both = {
-                name: measures_of(values[is_new], gains[is_new], query[is_new])
+                name: measures_of(values[is_new], gains[is_new], query[is_new], is_random[is_new])
                 for name, values in (("cross_encoder", scores), ("bi_encoder", cosines))
                 if is_new.any()
             }
@@ -185,7 +186,7 @@ def evaluate_relevance(run_dir: Path, console: Console) -> dict[str, Any]:
             "sampler": config.relevance.sampler,
             "num_queries": len(np.unique(query)),
             "num_pairs": len(rows),
-            "num_random_pairs": int(pairs.is_random[rows].sum()),
+            "num_random_pairs": int(is_random.sum()),
             "share_relevant": float((gains >= 0.5).mean()),
             "training": read_json(run_dir / "training.json"),
         }
@@ -336,11 +337,27 @@ def _cosines(embeddings: Embeddings, query: np.ndarray, product: np.ndarray) -> 
     return np.einsum("nd,nd->n", *units)
 
 
-def measures_of(scores: np.ndarray, gains: np.ndarray, query: np.ndarray) -> dict[str, float | None]:
-    """NDCG@5, 10 and 20, and AUROC, which is none where all pairs are relevant, or none is: JSON has no NaN."""
-    auroc = pair_auroc(scores, gains >= 0.5)
-    found = {f"ndcg@{k}": query_ndcg(scores, gains, query, k) for k in NDCG_AT}
-    return {**found, "auroc": None if np.isnan(auroc) else auroc}
+def measures_of(
+    scores: np.ndarray, gains: np.ndarray, query: np.ndarray, is_random: np.ndarray
+) -> dict[str, float | None]:
+    """NDCG@5, 10 and 20, AUROC (BHNS 4.2.3), and AUROC of judged pairs alone.
+
+    Random pairs are told easily, so AUROC of all says less of the difficult ones the more of them there are.
+
+    Args:
+        scores: float [N].
+        gains: float [N]; at least .5 is relevant.
+        query: int64 [N].
+        is_random: bool [N].
+
+    Returns:
+        By name, 0 to 1; AUROC is none where all pairs are relevant, or none is: JSON has no NaN.
+    """
+    found: dict[str, float | None] = {f"ndcg@{k}": query_ndcg(scores, gains, query, k) for k in NDCG_AT}
+    for name, kept in (("auroc", np.ones(len(query), bool)), ("auroc_judged", ~is_random)):
+        auroc = pair_auroc(scores[kept], gains[kept] >= 0.5)
+        found[name] = None if np.isnan(auroc) else auroc
+    return found
 
 
 def ndcg_at_10(encoder: CrossEncoder, pairs: PartPairs, rows: np.ndarray) -> float:

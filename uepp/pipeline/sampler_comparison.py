@@ -20,7 +20,7 @@ from uepp.relevance.steps import check_batch
 from uepp.relevance.training import logits_of
 from uepp.runs.directory import announced, checked_data
 
-_MEASURES = {**{f"ndcg@{k}": f"NDCG@{k}" for k in NDCG_AT}, "auroc": "AUROC"}
+_MEASURES = {**{f"ndcg@{k}": f"NDCG@{k}" for k in NDCG_AT}, "auroc": "AUROC", "auroc_judged": "AUROC, judged"}
 _PAPER = {
     4: {"none": (89.79, 90.88, 92.65, 91.14), "vns": (90.42, 91.43, 93.09, 94.09),
         "hns": (90.62, 91.53, 93.19, 90.34), "bhns": (90.96, 91.91, 93.47, 95.06)},
@@ -75,7 +75,7 @@ def compare_samplers(
     num_relevant = int((pairs.evaluation_labels[rows] >= 0.5).sum())
     grid = Grid(
         out, settings,
-        key=lambda own: fingerprint("compare", 1, *grid_key(own, _IN_THE_PAIRS, content), digest),
+        key=lambda own: fingerprint("compare", 2, *grid_key(own, _IN_THE_PAIRS, content), digest),
         measures=_MEASURES, paper=_PAPER, paper_heading="paper: NDCG@5 / 10 / 20 / AUROC",
         caption=f"{len(rows):,} pairs of {num_queries:,} queries that were never trained on, "
         f"{int(pairs.is_random[rows].sum()):,} of the pairs random; {num_relevant / len(rows):.0%} relevant.",
@@ -108,7 +108,7 @@ def _measures(encoder: CrossEncoder, pairs: PartPairs) -> dict[str, float | None
     rows, texts = pairs.rows(EVALUATION), pairs.texts
     query, product = texts.query[rows], texts.product[rows]
     logits = logits_of(encoder, [texts.queries[row] for row in query], [texts.products[row] for row in product])
-    found = measures_of(logits, pairs.evaluation_labels[rows], query)
+    found = measures_of(logits, pairs.evaluation_labels[rows], query, pairs.is_random[rows])
     return {name: None if value is None else 100 * value for name, value in found.items()}
 
 
