@@ -11,9 +11,12 @@ import tensorflow as tf
 from fresh_process import printed_by
 from trained import assert_same_weights, rows
 
+from uepp.config import RelevanceConfig
 from uepp.errors import InputError
 from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
-from uepp.relevance.training import _optimizer, observed_weights
+from uepp.relevance.training import _optimizer, pair_weights
+
+K = RelevanceConfig().num_negatives
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +111,30 @@ def test_weights_of_cet_are_the_others_doubts() -> None:
     one, other = tf.Variable([0.0, 3.0, -40.0]), tf.Variable([2.0, 40.0, -1.0])
     is_sampled = tf.constant([False, True, True])
     with tf.GradientTape() as tape:
-        first, second = observed_weights([one, other], is_sampled)
+        first, second = pair_weights([one, other], is_sampled, 1.0)
         total = tf.reduce_sum(first) + tf.reduce_sum(second)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     np.testing.assert_allclose(first, [1, 1 - sigmoid(40.0), 1 - sigmoid(-1.0)], atol=1e-6)
     np.testing.assert_allclose(second, [1, 1 - sigmoid(3.0), 1 - sigmoid(-40.0)], atol=1e-6)
     assert tape.gradient(total, [one, other]) == [None, None], "no model learns to doubt"
-    assert observed_weights([one], is_sampled) == [None]
+    np.testing.assert_array_equal(pair_weights([one], is_sampled, 0.25)[0], [1, 0.25, 0.25])
+    less, _ = pair_weights([one, other], is_sampled, 0.25)
+    np.testing.assert_allclose(less, [first[0], first[1] / 4, first[2] / 4])
+
+
+def test_sampled_pairs_count_as_much_as_is_said(tmp_path: Path) -> None:
+    """The weighted mean, so one close to 0 leaves the loss of the labelled pairs."""
+    settings = {"max_steps": 1, "evaluate_every_steps": 1, "sampler": "vns", "dropout": 0.0}
+    losses = {}
+    for weight in (1.0, 0.5, 1e-6):
+        small_pairs.train(str(tmp_path / str(weight)), sampled_weight=weight, **settings)
+        losses[weight] = rows(tmp_path / str(weight))[0]["loss"]
+    small_pairs.train(str(tmp_path / "none"), **settings | {"sampler": "none"})
+    labelled = rows(tmp_path / "none")[0]["loss"]
+    assert losses[1e-6] == pytest.approx(labelled, rel=1e-5)
+    sampled = (losses[1.0] * (1 + K) - labelled) / K
+    assert losses[0.5] == pytest.approx((labelled + 0.5 * K * sampled) / (1 + 0.5 * K), rel=1e-5)
+    assert abs(sampled - labelled) > 5e-4
 
 
 @pytest.mark.parametrize("max_steps", [1, 24])

@@ -46,6 +46,11 @@ class RelevanceConfig(Stage):
     )
     sampler: SamplerName = Field("bhns", description="who chooses negatives and their labels")
     num_negatives: int = Field(4, ge=1, description="K, negatives of a query in a step")
+    sampled_weight: float = Field(
+        1.0,
+        gt=0,
+        description="of a sampled pair in the loss, where a labelled one has 1; 1 / K: half the loss is theirs",
+    )
     temperature: float = Field(2.0, ge=0, description="τ of (1 − θ)^τ (BHNS Eq. 7)")
     max_similarity: float = Field(0.3, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
     pool_size: int | None = Field(

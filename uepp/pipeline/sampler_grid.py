@@ -286,7 +286,7 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
     """
     counts = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT | without)
     if settings.sampler == "none":
-        del counts["num_negatives"], counts["pool_size"]
+        del counts["num_negatives"], counts["pool_size"], counts["sampled_weight"]
     if settings.sampler != "false":
         del counts["max_similarity"]
     if settings.sampler not in ("regularized", "bhns"):

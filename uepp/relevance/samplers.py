@@ -9,7 +9,7 @@
 | `pseudo_labels` | the most similar | θ | Eq. 8 alone |
 | `bhns` | the most similar, times (1 − θ)^τ | θ | Eq. 7 and 8 |
 | `star`, `false` | see their classes | 0 | baselines of 4.1.3 |
-| `cet` | at random; the step weighs them | 0 | baseline of 4.1.3, see `uepp.relevance.training.observed_weights` |
+| `cet` | at random; the step weighs them | 0 | baseline of 4.1.3, see `uepp.relevance.training.pair_weights` |
 
 Each gives a query K distinct products that nobody has labelled for it, or as many as the pool has. Ties are broken at
 random, by the seed. Nothing here loops over queries.

@@ -57,12 +57,13 @@ def fit(
 ) -> Fitted:
     """Train until `max_steps`, or until the validation has not improved `patience` times in a row.
 
-    A step's loss is the mean of `pair_losses` over its labelled and sampled pairs, those of all replicas. A step is a
-    function of (seed, step), and a checkpoint holds all that changes: weights, optimisers, dropout's state, the step,
-    the best weights. So a resumed run goes on as if it had not been stopped.
+    A step's loss is the mean of `pair_losses` over its labelled and sampled pairs, those of all replicas; a sampled one
+    counts `sampled_weight` as much. A step is a function of (seed, step), and a checkpoint holds all that changes:
+    weights, optimisers, dropout's state, the step, the best weights. So a resumed run goes on as if it had not been
+    stopped.
 
     With the sampler `cet` a second cross-encoder, the observer, is trained beside it on the same pairs, and they weigh
-    each other's sampled pairs (`observed_weights`). It is in the step, since what the sampler knows must not depend on
+    each other's sampled pairs (`pair_weights`). It is in the step, since what the sampler knows must not depend on
     how far the input is ahead of it.
 
     SIGTERM and the first SIGINT finish the step, save, and return (main thread only).
@@ -218,10 +219,11 @@ class _Trainee:
             ids: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor, is_sampled: tf.Tensor, num_pairs: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             draw_for_replica(self._dropout_states, self.step)
-            share = 1.0 / tf.cast(num_pairs, tf.float32)
+            num_sampled = tf.cast(num_pairs - self._config.batch_size, tf.float32)
+            share = 1.0 / (self._config.batch_size + self._config.sampled_weight * num_sampled)
             with tf.GradientTape() as tape:
                 logits = [encoder.logits(ids, segments, training=True) for encoder in self._encoders]
-                weights = observed_weights(logits, is_sampled)
+                weights = pair_weights(logits, is_sampled, self._config.sampled_weight)
                 losses = [
                     share * tf.reduce_sum(pair_losses(each, labels, weight))
                     for each, weight in zip(logits, weights, strict=True)
@@ -245,28 +247,31 @@ class _Trainee:
         return done >= self._config.max_steps or bool(has_stalled)
 
 
-def observed_weights(logits: Sequence[tf.Tensor], is_sampled: tf.Tensor) -> list[tf.Tensor | None]:
-    """CET (Cai et al. 2022): a second cross-encoder, the observer, weighs what was sampled; no gradient.
+def pair_weights(logits: Sequence[tf.Tensor], is_sampled: tf.Tensor, sampled_weight: float) -> list[tf.Tensor]:
+    """What pairs weigh in the loss of each model: labelled ones 1, sampled ones less or more; no gradient.
 
+    With two models it is CET (Cai et al. 2022): the second cross-encoder, the observer, weighs what was sampled.
     Cai et al. learn two models at once, one of relevance and one of how pairs come to be labelled, and correct the
     training of each by the other's estimate. BHNS says that a subordinate cross-encoder watches for the bias of false
     negatives and corrects it while the primary one is trained, and no more. Simplified from both: the observer is a
     cross-encoder of the same kind from another seed, trained on the same labelled and sampled pairs. Negatives are
-    random (`RandomSampler`), r̃ = 0. A sampled pair has weight 1 − σ(x) of the *other* model in the loss of each of the
-    two: what one takes for relevant may be a false negative, and teaches the other little. Labelled pairs weigh 1. The
-    observer is thrown away after training.
+    random (`RandomSampler`), r̃ = 0. A sampled pair's weight is multiplied by 1 − σ(x) of the *other* model in the loss
+    of each of the two: what one takes for relevant may be a false negative, and teaches the other little. The observer
+    is thrown away after training.
 
     Args:
         logits: x of one model, which nobody observes, or of two, float32 [P] each.
         is_sampled: bool [P].
+        sampled_weight: of a sampled pair.
 
     Returns:
-        float32 [P] for each model; none: 1.
+        float32 [P] for each model.
     """
+    weights = tf.where(is_sampled, sampled_weight, 1.0)
     if len(logits) == 1:
-        return [None]
+        return [weights]
     others = (tf.stop_gradient(tf.sigmoid(each)) for each in reversed(logits))
-    return [tf.where(is_sampled, 1.0 - other, tf.ones_like(other)) for other in others]
+    return [tf.where(is_sampled, (1.0 - other) * weights, weights) for other in others]
 
 
 def _optimizer(encoder: CrossEncoder, config: RelevanceConfig) -> tf.keras.optimizers.Optimizer:
