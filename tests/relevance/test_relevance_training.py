@@ -11,12 +11,9 @@ import tensorflow as tf
 from fresh_process import printed_by
 from trained import assert_same_weights, rows
 
-from uepp.config import RelevanceConfig
 from uepp.errors import InputError
 from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
 from uepp.relevance.training import _optimizer, pair_weights
-
-K = RelevanceConfig().num_negatives
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +129,10 @@ def test_sampled_pairs_count_as_much_as_is_said(tmp_path: Path) -> None:
     small_pairs.train(str(tmp_path / "none"), **settings | {"sampler": "none"})
     labelled = rows(tmp_path / "none")[0]["loss"]
     assert losses[1e-6] == pytest.approx(labelled, rel=1e-5)
-    sampled = (losses[1.0] * (1 + K) - labelled) / K
-    assert losses[0.5] == pytest.approx((labelled + 0.5 * K * sampled) / (1 + 0.5 * K), rel=1e-5)
+    share = np.mean(small_pairs.steps(small_pairs.config(**settings)).pairs(0).is_sampled)
+    sampled = (losses[1.0] - (1 - share) * labelled) / share
+    half = np.average([labelled, sampled], weights=[1 - share, share / 2])
+    assert losses[0.5] == pytest.approx(half, rel=1e-5)
     assert abs(sampled - labelled) > 5e-4
 
 
