@@ -49,7 +49,8 @@ class RelevanceConfig(Stage):
     sampled_weight: float = Field(
         1.0,
         gt=0,
-        description="of a sampled pair in the loss, where a labelled one has 1; 1 / K: at most half of the loss is theirs",
+        description="of a sampled pair in the loss, where a labelled one has 1; 1 / K: at most half of the loss is "
+        "theirs",
     )
     temperature: float = Field(2.0, ge=0, description="τ of (1 − θ)^τ (BHNS Eq. 7)")
     max_similarity: float = Field(0.3, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
