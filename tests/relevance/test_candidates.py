@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uepp.config import RelevanceConfig
 from uepp.errors import InputError
 from uepp.relevance.candidates import LabelledPairs, Pool, draw_pool
+from uepp.relevance.sampled import sampled_for
 
 
 def world(seed: int, *, num_queries: int = 6, num_products: int = 9, num_pairs: int = 14) -> LabelledPairs:
@@ -181,3 +183,22 @@ def test_what_labels_are_refused(changes: dict[str, object], message: str) -> No
 def test_what_pools_are_refused(batch: list[int], pool_size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         draw_pool(world(0), batch, pool_size, 1)
+
+
+def test_cases_come_from_a_pool_as_training_has_it() -> None:
+    """All pairs of the shown queries were in it, 36 of 32, so each query's negatives were what the others lead to."""
+    rng = np.random.default_rng(5)
+    queries, products = np.repeat(np.arange(200), 12), np.arange(2_400)
+    embeddings = rng.normal(size=(200, 4)), rng.normal(size=(2_400, 4))
+    labelled = LabelledPairs(queries, products, np.ones(2_400), *embeddings)
+    shown = np.array([150, 3, 77])
+    config = RelevanceConfig(num_negatives=60)
+    for query, found in zip(np.sort(shown), (sampled_for(labelled, shown, ["hns"], config)["hns"],) * 3, strict=True):
+        chosen = found.products[found.queries == query]
+        assert len(chosen) == config.pairs_in_pool - 1, "all of the pool but its own product"
+        assert np.isin(queries[chosen], shown).sum() == 2, "one of each other shown query"
+    again = sampled_for(labelled, shown[::-1].copy(), ["hns"], config)["hns"]
+    assert len(again.products) == len(found.products)
+    many = np.arange(50)
+    found = sampled_for(labelled, many, ["vns"], config)["vns"]
+    assert np.isin(many, found.queries).all(), "more queries than a pool has pairs"

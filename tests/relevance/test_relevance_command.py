@@ -393,6 +393,17 @@ def test_cases_of_a_run(finished: Path, call: Call) -> None:
     assert "is no training query" in call("relevance", "cases", finished, "--query", "zither").error
 
 
+def test_several_workers_are_refused_by_all(
+    sts: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The studies went on, and each worker waited at the lock of a cell for another one at its barrier."""
+    cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    grid = ["relevance", "sts", sts, "--samplers", "none", "--out", tmp_path / "grid", *options()]
+    for arguments in (grid, ["relevance", "train", "--run", tmp_path / "run", *options()]):
+        assert "TF_CONFIG: describes several workers; uepp relevance runs on one machine" in call(*arguments).error
+
+
 def test_cases_fit_a_narrow_screen(finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text of a product had the screen's width less what stands beside it, and so none."""
     monkeypatch.setattr(result_console, "width", 30)

@@ -215,6 +215,10 @@ def test_home_depot_trains_on_none_of_the_queries_that_its_towers_are_evaluated_
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "train.csv").write_text("\n".join(lines) + "\n")
     home_depot.import_data(tmp_path / "source", tmp_path / "data")
+    products = pq.read_table(tmp_path / "data" / "products.parquet")
+    long_ago = DataConfig(train_end=datetime(1990, 1, 1, tzinfo=UTC))
+    with pytest.raises(InputError, match=r"no click, .* set data.train_end"):  # later queries were trained on
+        read_judged(tmp_path / "data", products, long_ago, RelevanceConfig())
     evaluated = {f"query {n}" for n in range(200) if home_depot.evaluation_day(f"query {n}", 0.2) is not None}
     found = read(tmp_path / "data", RelevanceConfig())
     assert found.later == evaluated

@@ -37,7 +37,7 @@ from uepp.runs.directory import (
     read_costs,
     refuse_changes,
 )
-from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
+from uepp.runs.strategies import batch_of_replica, choose_strategy, refuse_several_workers
 
 COMMAND = "relevance train"
 VECTORS = "bi_encoder"
@@ -68,8 +68,7 @@ def train_relevance(
     Raises:
         InputError: bad data, settings or directory.
     """
-    if num_workers() > 1:
-        raise InputError("TF_CONFIG: describes several workers; uepp relevance runs on one machine, unset TF_CONFIG")
+    refuse_several_workers("uepp relevance")
     strategy = choose_strategy()
     settings = config.relevance
     batch_of_replica(strategy, "relevance.batch_size", settings.batch_size)

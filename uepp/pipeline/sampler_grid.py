@@ -24,7 +24,7 @@ from uepp.relevance.samplers import configured_sampler
 from uepp.relevance.steps import Steps
 from uepp.relevance.training import fit
 from uepp.runs.directory import announced, made_alone, read_costs
-from uepp.runs.strategies import choose_strategy
+from uepp.runs.strategies import choose_strategy, refuse_several_workers
 
 _METRICS = "metrics.json"
 _OWN = ("sampler", "num_negatives", "pool_size", "seed")
@@ -171,7 +171,11 @@ class Grid:
 
         Returns:
             See `write`. None where a signal stopped a training: the next call goes on with it.
+
+        Raises:
+            InputError: several workers, which would wait for one another at the lock of a cell.
         """
+        refuse_several_workers("uepp relevance")
         missing = [cell for cell in cells if not self._metrics(cell).is_file()]
         if missing:
             task = make_task(any(cell.config.sampler not in BLIND_SAMPLERS for cell in missing))
@@ -286,7 +290,9 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
     """
     counts = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT | without)
     if settings.sampler == "none":
-        del counts["num_negatives"], counts["pool_size"], counts["sampled_weight"]
+        del counts["num_negatives"], counts["pool_size"]
+    if settings.sampler == "none" or settings.sampled_weight == 1:  # as cells were before there was a weight
+        del counts["sampled_weight"]
     if settings.sampler != "false":
         del counts["max_similarity"]
     if settings.sampler not in ("regularized", "bhns"):

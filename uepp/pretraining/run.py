@@ -39,7 +39,7 @@ from uepp.runs.directory import (
     read_costs,
     refuse_changes,
 )
-from uepp.runs.strategies import batch_of_replica, choose_strategy, num_workers
+from uepp.runs.strategies import batch_of_replica, choose_strategy, refuse_several_workers
 
 _FIXED = ("marketplace", "data", "text")
 _FREE = (
@@ -70,8 +70,7 @@ def pretrain(config: Config, run_dir: Path, console: Console, *, resume: bool = 
     Raises:
         InputError: bad data, settings or directory.
     """
-    if num_workers() > 1:
-        raise InputError("TF_CONFIG: describes several workers; uepp pretrain runs on one machine, unset TF_CONFIG")
+    refuse_several_workers("uepp pretrain")
     strategy = choose_strategy()
     settings = config.pretraining
     batch_of_replica(strategy, "pretraining.batch_size", settings.batch_size)

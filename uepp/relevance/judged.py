@@ -54,7 +54,7 @@ def read_judged(directory: Path, products: pa.Table, data: DataConfig, config: R
     """The judged pairs of a data set.
 
     `judgments.parquet` where there is one. Else, on a generated marketplace, what the paper's annotators see (BHNS
-    4.2.1): a sample of search queries, each as likely as it was asked, and for each the products that were displayed
+    4.2.1): a sample of search queries, each as likely as it displayed products, and for each those that were displayed
     most before T; the grade is the truth's relevance without a person.
 
     Args:
@@ -128,8 +128,10 @@ def _first_asked_later(directory: Path, data: DataConfig) -> frozenset[str]:
 
     try:
         train_end = resolve_windows(directory, data).train_end
-    except InputError:  # nothing that towers could be trained on, so there are no windows to agree with
-        return frozenset()
+    except InputError:
+        if data.train_end is not None:  # a slip would let queries of after T be trained on, without a word
+            raise
+        return frozenset()  # nothing that towers could be trained on, so there are no windows to agree with
     con = connect()
     try:
         events = open_events(con, directory / "events.parquet")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uepp.config import RelevanceConfig
-from uepp.relevance.candidates import LabelledPairs, draw_pool
+from uepp.relevance.candidates import LabelledPairs, draw_pool, generator
 from uepp.relevance.samplers import SampledPairs, Sampler, configured_sampler
 from uepp.relevance.steps import Steps
 
@@ -24,15 +24,21 @@ def sampled_for(
 ) -> dict[str, SampledPairs]:
     """What each sampler chooses for some queries, all from one pool.
 
+    As in a training step a query is there with one of its pairs, drawn; the rest of the pool is pairs of any query.
+
     Args:
         labelled: pairs that are trained on.
         queries: rows of labelled queries.
         names: of samplers.
-        config: K, τ, size of the pool, and the seed.
+        config: K, τ, size of the pool (at least a pair of each query), and the seed.
     """
-    _, batch = labelled.of(queries)
-    pool = draw_pool(labelled, batch, max(config.pairs_in_pool, len(batch)), (config.seed, _CASE_STREAM))
-    return {name: _sampler(config, name, config.num_negatives)(pool, (config.seed, _CASE_STREAM)) for name in names}
+    seed = (config.seed, _CASE_STREAM)
+    row, pairs = labelled.of(queries)
+    order = generator(seed, _CASE_STREAM).permutation(len(pairs))
+    _, first = np.unique(row[order], return_index=True)
+    batch = pairs[order][first]
+    pool = draw_pool(labelled, batch, max(config.pairs_in_pool, len(batch)), seed)
+    return {name: _sampler(config, name, config.num_negatives)(pool, seed) for name in names}
 
 
 def false_negative_shares(

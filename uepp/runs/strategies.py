@@ -44,6 +44,16 @@ def batch_of_replica(strategy: tf.distribute.Strategy, key: str, batch_size: int
     return batch_size // num_replicas
 
 
+def refuse_several_workers(command: str) -> None:
+    """For commands that train on one machine.
+
+    Raises:
+        InputError: TF_CONFIG describes several workers.
+    """
+    if num_workers() > 1:
+        raise InputError(f"TF_CONFIG: describes several workers; {command} runs on one machine, unset TF_CONFIG")
+
+
 def num_workers() -> int:
     """How many workers `TF_CONFIG` describes; 1 without it.
 
