@@ -25,7 +25,7 @@ from uepp.relevance.part_pairs import PartPairs
 SIZES = {
     "dim": 16, "num_heads": 2, "num_layers": 1, "intermediate_dim": 16, "max_tokens": 16, "vocabulary_size": 100,
     "batch_size": 8, "pool_size": 16, "max_steps": 6, "evaluate_every_steps": 3, "checkpoint_every_steps": 2,
-    "warmup_steps": 1, "learning_rate": 0.01,
+    "warmup_steps": 1, "learning_rate": 0.01, "encoder": "none",
 }  # fmt: skip
 COLOURS, THINGS = ("red", "blue", "green", "black"), ("lamp", "chair", "ring", "mug", "bowl")
 FIGURES = ("pearson", "pearson_logits", "spearman", "auroc")

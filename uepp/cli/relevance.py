@@ -100,8 +100,8 @@ def sts(
     layers: LayersOption = None,
     bi_encoder: BiEncoderOption = None,
     config: Annotated[
-        str | None, typer.Option("--config", metavar="CONFIG", help="YAML file with relevance.* \\[default: defaults]")
-    ] = None,
+        str, typer.Option("--config", metavar="CONFIG", help="Of relevance.*: a shipped one, or a YAML file.")
+    ] = "sts",
     settings: SetOption = None,
     out: OutOption = Path("studies/sts"),
     as_json: JsonOption = False,
