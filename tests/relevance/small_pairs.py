@@ -61,8 +61,8 @@ def train(
     from uepp.relevance.cross_encoder import learn_vocabulary, make_cross_encoder
     from uepp.relevance.training import fit
 
-    if replicas > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if replicas > 1 and tf.config.get_logical_device_configuration(cpu) is None:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     strategy = tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(replicas)])
     settings, words = config(**changes), Path(run_dir) / "vocabulary"
@@ -81,4 +81,5 @@ def train(
 
 
 if __name__ == "__main__":
-    print(json.dumps(train(**json.loads(sys.argv[1]))))
+    for each in json.loads(sys.argv[1]):
+        print(json.dumps(train(**each)))
