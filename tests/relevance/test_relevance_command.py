@@ -1,5 +1,6 @@
 """`uepp relevance`: the grid on STS-B and its JSON, a run from grades to measures, cases, and what is refused."""
 
+import itertools
 import json
 import shutil
 from datetime import UTC, datetime
@@ -420,10 +421,41 @@ def test_a_query_that_is_asked_for_twice_is_one_case(finished: Path, call: Call)
         assert [case["query"] for case in found["cases"]] == [first, second]
 
 
-def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: Path, call: Call) -> None:
-    generate(tmp_path / "market", num_products=300, num_events=20_000, seed=1)
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("generated") / "market"
+    generate(directory, num_products=300, num_events=20_000, seed=1)
+    return directory
+
+
+def test_the_truth_of_a_marketplace_is_trained_on(market: Path, tmp_path: Path, call: Call) -> None:
+    """It has no annotators: its truth judges the products that were displayed most, and a fifth as many are random."""
+    run = tmp_path / "run"
+    sizes = options(judged_queries=40, judged_products=8, sampler="vns", bi_encoder="null")
+    done = call("relevance", "train", "--data", market, "--run", run, *sizes, "--json")
+    assert done.code == 0, done.err
+    pairs = pq.read_table(run / "pairs.parquet").to_pylist()
+    judged = [pair for pair in pairs if not pair["is_random"]]
+    assert len({pair["query"] for pair in judged}) == 40
+    assert len(judged) / 40 <= 8
+    assert (len(pairs) - len(judged)) / len(judged) == pytest.approx(0.2, abs=0.02)
+    truth: dict[float, list[float]] = {}
+    for pair in judged:
+        truth.setdefault(round(pair["label"], 6), []).append(pair["grade"])
+    assert truth.keys() <= {1.0, 0.5, 0.2, 0.1}
+    levels = [truth[label] for label in sorted(truth)]
+    assert all(max(lower) < min(upper) for lower, upper in itertools.pairwise(levels)), "levels of the truth"
+    metrics = read_json(run / "metrics.json")
+    parts = {name: {pair["query"] for pair in pairs if pair["part"] == name} for name in ("train", "evaluation")}
+    assert metrics["num_queries"] == len(parts["evaluation"]) > 0
+    assert not parts["train"] & parts["evaluation"]
+    assert metrics["bi_encoder"] is None
+    assert 0 <= metrics["systems"]["cross_encoder"]["ndcg@10"] <= 1
+
+
+def test_cases_of_a_marketplace_count_false_negatives(market: Path, tmp_path: Path, encoder: Path, call: Call) -> None:
     sizes = options(judged_queries=40, judged_products=8, pool_size=64)
-    arguments = ["relevance", "cases", "--data", tmp_path / "market", "--bi-encoder", encoder, *sizes]
+    arguments = ["relevance", "cases", "--data", market, "--bi-encoder", encoder, *sizes]
     arguments += ["--samplers", "vns,hns", "--num-negatives", "2,4", "--steps", "3"]
     found = call(*arguments, "--json").json
     assert [(row["sampler"], row["num_negatives"]) for row in found["false_negatives"]] == [
@@ -439,7 +471,8 @@ def test_cases_of_a_marketplace_count_false_negatives(tmp_path: Path, encoder: P
     shown = call(*arguments, "--seeds", "3").out
     assert "± standard deviation over 3 seeds" in shown
     assert f"{over[1]['share']:.3f} ± {over[1]['share_std']:.3f}" in shown
-    assert {path.name for path in tmp_path.iterdir()} == {"market"}, "nothing is written"
+    assert [path.name for path in market.parent.iterdir()] == ["market"], "nothing is written"
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_comes_next_works_without_a_bi_encoder(grades: Path, tmp_path: Path, call: Call) -> None:

@@ -75,7 +75,7 @@ def split_by_query(
 
     Args:
         queries: [Nq] texts.
-        evaluation_share: of all queries, in (0, 1), at least.
+        evaluation_share: of all queries, in (0, 1), about.
         validation_share: of the others, in [0, 1).
         seed: of the split.
         later: keys (`query_keys`) of what was first asked at T or later.
