@@ -77,7 +77,9 @@ class RelevanceConfig(Stage):
     judged_queries: int = Field(2_000, ge=2, description="queries of a marketplace that its truth judges")
     judged_products: int = Field(10, ge=1, description="most displayed products that are judged for each of them")
     random_share: float = Field(0.2, ge=0, le=1, description="random pairs labelled 0, added to each part's pairs")
-    evaluation_share: float = Field(0.2, gt=0, lt=1, description="of the queries, about, that are never trained on; more where more are new at T")
+    evaluation_share: float = Field(
+        0.2, gt=0, lt=1, description="of the queries, about, that are never trained on; more where more are new at T"
+    )
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the others, queries for early stopping")
     split_seed: int = Field(1, ge=0, lt=2**32, description="judged queries of a marketplace, split, random pairs")
     seed: int = Field(1, ge=0, lt=2**32, description="first values, order, pools, negatives, dropout")
