@@ -379,6 +379,7 @@ def test_false_negatives_are_counted_by_the_truth(market: Path) -> None:
     assert share["hns", 2, 64] >= share["hns", 4, 64], "the hardest first"
     assert all(row["label_of_false"] in (0.0, None) for row in rows)
     assert all(row["share_std"] is row["label_of_false_std"] is None for row in rows), "one seed has no spread"
+    assert all(row["bhns_less"] is row["bhns_less_is_apart"] is None for row in rows)
 
     # Several seeds: what each gives alone, together.
     others = [
@@ -390,7 +391,26 @@ def test_false_negatives_are_counted_by_the_truth(market: Path) -> None:
         assert row["num_sampled"] == sum(one[place]["num_sampled"] for one in others)
         assert row["share"] == pytest.approx(np.mean(shares))
         assert row["share_std"] == pytest.approx(np.std(shares, ddof=1))
+        assert row["bhns_less"] is None, "BHNS is not among them"
     assert len({one[1]["share"] for one in others}) > 1
+
+    # BHNS less another one, seed by seed.
+    hardest, ours = false_negative_shares(
+        labelled, found.is_false_negative, ("hns", "bhns"), (4,), (64,), config, 6, num_seeds=3
+    )
+    assert ours["bhns_less"] is None, "of itself"
+    assert hardest["bhns_less"] == pytest.approx(ours["share"] - hardest["share"])
+    alone = [
+        [row["share"] for row in false_negative_shares(
+            labelled, found.is_false_negative, ("hns", "bhns"), (4,), (64,),
+            config.model_copy(update={"seed": config.seed + n}), 6,
+        )]
+        for n in range(3)
+    ]  # fmt: skip
+    gaps = [of_bhns - of_hns for of_hns, of_bhns in alone]
+    assert hardest["bhns_less_std"] == pytest.approx(np.std(gaps, ddof=1))
+    reach = 4.303 * np.std(gaps, ddof=1) / np.sqrt(3)
+    assert hardest["bhns_less_is_apart"] == (abs(np.mean(gaps)) > reach)
 
 
 def test_by_hand_how_many_are_false(market: Path) -> None:

@@ -344,16 +344,20 @@ def _show_cases(found: dict[str, Any]) -> None:
         result_console.print(table)
     if not has_truth:
         return
+    rows = found["false_negatives"]
     names = ["sampler", "K", "pool", "negatives", "false, share", "their mean label", "label of true ones"]
+    compares = any(row["bhns_less"] is not None for row in rows)
     table = Table(box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
-    for name in names:
+    for name in names + ["bhns less it"] * compares:
         table.add_column(name, no_wrap=name == "sampler")
-    if found["false_negatives"][0]["num_seeds"] > 1:
-        table.caption = f"Mean ± standard deviation over {found['false_negatives'][0]['num_seeds']} seeds"
-    for row in found["false_negatives"]:
+    if rows[0]["num_seeds"] > 1:
+        apart = "; *: 0 is outside of the 95% interval over seeds" * compares
+        table.caption = f"Mean ± standard deviation over {rows[0]['num_seeds']} seeds{apart}"
+    for row in rows:
         figures = [_figure(row[name], row[f"{name}_std"]) for name in ("share", "label_of_false", "label_of_true")]
         place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
-        table.add_row(*place, *figures)
+        less = f"{row['bhns_less']:+.4f}{'*' * row['bhns_less_is_apart']}" if row["bhns_less"] is not None else "–"
+        table.add_row(*place, *figures, *[less.replace("-", "−")] * compares)
     result_console.print(table)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uepp.config import RelevanceConfig
+from uepp.metrics import seed_difference
 from uepp.relevance.candidates import LabelledPairs, draw_pool, generator
 from uepp.relevance.samplers import SampledPairs, Sampler, configured_sampler
 from uepp.relevance.steps import Steps
@@ -16,6 +17,7 @@ IsFalseNegative = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bo
 
 FIGURES = ("share", "label_of_false", "label_of_true")
 """Of `false_negative_shares`, each with its `…_std`."""
+_COMPARED = "bhns"
 _CASE_STREAM = 1 << 40  # beyond the steps of any training
 
 
@@ -70,12 +72,16 @@ def false_negative_shares(
         A row for each sampler, K and pool size: `num_seeds`; `num_sampled`, of all seeds; `share` of false negatives
         among them; `label_of_false` and `label_of_true`, the mean label that the sampler gave to false and to true
         negatives. These three are means over the seeds that sampled any such, none without one, each with its standard
-        deviation (`share_std`, …), none with less than two.
+        deviation (`share_std`, …), none with less than two. `bhns_less`, `bhns_less_std` and `bhns_less_is_apart`: by
+        how much the share of BHNS differs from this one, seed by seed, and whether 0 is outside of the 95% interval
+        over seeds; none for BHNS itself, without it, and with one seed.
     """
     rows = []
     known: dict[tuple[int, int], bool] = {}
     for pool_size in pool_sizes:
         for number in numbers:
+            shares: dict[str, list[float]] = {}
+            here = []
             for name in names:
                 num_sampled = 0
                 figures: dict[str, list[float]] = {name: [] for name in FIGURES}
@@ -94,8 +100,10 @@ def false_negative_shares(
                     for figure, values in zip(FIGURES, (is_false, label[is_false], label[~is_false]), strict=True):
                         if len(values):
                             figures[figure].append(float(values.mean()))
+                shares[name] = figures["share"]
                 place = {"sampler": name, "num_negatives": number, "pool_size": pool_size, "num_seeds": num_seeds}
-                rows.append({**place, "num_sampled": num_sampled, **_over_seeds(figures)})
+                here.append({**place, "num_sampled": num_sampled, **_over_seeds(figures)})
+            rows += [row | _bhns_less(name, shares) for name, row in zip(names, here, strict=True)]
     return rows
 
 
@@ -124,3 +132,15 @@ def _over_seeds(figures: dict[str, list[float]]) -> dict[str, float | None]:
         found[name] = float(np.mean(values)) if values else None
         found[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return found
+
+
+def _bhns_less(name: str, shares: dict[str, list[float]]) -> dict[str, float | bool | None]:
+    """The share of BHNS less that of another sampler, which a seed gives the same batches and pools."""
+    ours, theirs = shares.get(_COMPARED, []), shares[name]
+    known = name != _COMPARED and len(ours) == len(theirs) > 1
+    apart = seed_difference(np.subtract(ours, theirs).tolist()) if known else None
+    return {
+        "bhns_less": apart and apart.mean,
+        "bhns_less_std": apart and apart.deviation,
+        "bhns_less_is_apart": apart and apart.is_apart,
+    }
