@@ -46,11 +46,11 @@ class RelevanceConfig(Stage):
     )
     sampler: SamplerName = Field("bhns", description="who chooses negatives and their labels")
     num_negatives: int = Field(4, ge=1, description="K, negatives of a query in a step")
-    sampled_weight: float = Field(
-        1.0,
+    sampled_weight: float | None = Field(
+        None,
         gt=0,
-        description="of a sampled pair in the loss, where a labelled one has 1; 1 / K: at most half of the loss is "
-        "theirs",
+        description="of a sampled pair in the loss, where a labelled one has 1; none: 1 / K, so at most half of the "
+        "loss is theirs",
     )
     temperature: float = Field(2.0, ge=0, description="τ of (1 − θ)^τ (BHNS Eq. 7)")
     max_similarity: float = Field(0.3, ge=-1, le=1, description="of FALSE: candidates nearer to a positive are dropped")
@@ -111,6 +111,11 @@ class RelevanceConfig(Stage):
         if self.encoder is None:
             return 5e-4
         return 3e-4 if self.num_layers <= _FEW_LAYERS else 5e-5
+
+    @property
+    def weight_of_sampled(self) -> float:
+        """`sampled_weight`, or what it is by default."""
+        return 1.0 / self.num_negatives if self.sampled_weight is None else self.sampled_weight
 
     @property
     def pairs_in_pool(self) -> int:

@@ -239,6 +239,7 @@ class Grid:
         encoder = f"the first {config.num_layers} layers of {config.encoder}"
         if config.encoder is None:
             encoder = f"from scratch, {config.num_layers} layers of {config.dim}"
+        weight = "1 / K" if config.sampled_weight is None else f"{config.sampled_weight:g}"
         results = {
             "rows": rows(cells, list(self.measures)),
             "differences": differences(cells, list(self.measures)),
@@ -249,10 +250,12 @@ class Grid:
             "paper_heading": self.paper_heading,
             "caption": f"{self.caption} 0 to 100, mean ± standard deviation over seeds; `none` is the same for all K "
             f"and pools. Cross-encoder: {encoder}, {config.max_steps:,} steps at rate {config.peak_learning_rate:g}; "
-            f"negatives by {config.bi_encoder or 'no bi-encoder'}. Last column: the sampler's share of a step.",
+            f"negatives by {config.bi_encoder or 'no bi-encoder'}, each with weight {weight} in the loss. Last column: "
+            "the sampler's share of a step.",
             "encoder": encoder,
             "bi_encoder": config.bi_encoder,
             "max_steps": config.max_steps,
+            "sampled_weight": config.sampled_weight,
             "learning_rate": config.peak_learning_rate,
             **self.facts,
             "uepp_version": uepp.__version__,
@@ -289,13 +292,14 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
         content: of the encoders.
     """
     counts = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT | without)
+    counts |= {"sampled_weight": settings.weight_of_sampled, "pool_size": settings.pairs_in_pool}
     if settings.sampler == "none":
-        del counts["num_negatives"], counts["pool_size"]
-    if settings.sampler == "none" or settings.sampled_weight == 1:  # as cells were before there was a weight
-        del counts["sampled_weight"]
+        del counts["num_negatives"], counts["pool_size"], counts["sampled_weight"]
     if settings.sampler != "false":
         del counts["max_similarity"]
     if settings.sampler not in ("regularized", "bhns"):
         del counts["temperature"]
+    if settings.sampler not in ("false", "regularized", "pseudo_labels", "bhns"):
+        del counts["positive_above"]
     seen = None if settings.sampler in BLIND_SAMPLERS else content.bi_encoder
     return [counts, settings.peak_learning_rate, content.encoder, seen, uepp.__version__]

@@ -58,7 +58,7 @@ def fit(
     """Train until `max_steps`, or until the validation has not improved `patience` times in a row.
 
     A step's loss is the mean of `pair_losses` over its labelled and sampled pairs, those of all replicas; a sampled one
-    counts `sampled_weight` as much. A step is a function of (seed, step), and a checkpoint holds all that changes:
+    counts `weight_of_sampled` as much. A step is a function of (seed, step), and a checkpoint holds all that changes:
     weights, optimisers, dropout's state, the step, the best weights. So a resumed run goes on as if it had not been
     stopped.
 
@@ -220,10 +220,10 @@ class _Trainee:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             draw_for_replica(self._dropout_states, self.step)
             num_sampled = tf.cast(num_pairs - self._config.batch_size, tf.float32)
-            share = 1.0 / (self._config.batch_size + self._config.sampled_weight * num_sampled)
+            share = 1.0 / (self._config.batch_size + self._config.weight_of_sampled * num_sampled)
             with tf.GradientTape() as tape:
                 logits = [encoder.logits(ids, segments, training=True) for encoder in self._encoders]
-                weights = pair_weights(logits, is_sampled, self._config.sampled_weight)
+                weights = pair_weights(logits, is_sampled, self._config.weight_of_sampled)
                 losses = [
                     share * tf.reduce_sum(pair_losses(each, labels, weight))
                     for each, weight in zip(logits, weights, strict=True)
