@@ -68,7 +68,7 @@ def main() -> None:
     if arguments.train:
         config = RelevanceConfig(
             encoder="minilm", num_layers=2, max_steps=arguments.max_steps, seed=arguments.seed, batch_size=BATCH,
-            pool_size=max(pools), num_negatives=arguments.negatives,
+            pool_size=max(pools), num_negatives=arguments.negatives, sampled_weight=1.0,
         )  # fmt: skip
         label = None if arguments.train == "estimate" else mean_label(labelled, config, arguments.steps)
         found = trained(pairs, labelled, estimate, config, label, read_sts(arguments.directory, "dev"))

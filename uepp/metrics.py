@@ -365,6 +365,16 @@ def seed_difference(differences: Sequence[float]) -> SeedDifference:
     return SeedDifference(mean, deviation, bool(abs(mean) > reach))
 
 
+def seed_difference_row(name: str, differences: Sequence[float] | None) -> dict[str, float | bool | None]:
+    """`seed_difference` as `name`, `name_std` and `name_is_apart` of a result; of none, none each."""
+    apart = None if differences is None else seed_difference(differences)
+    return {
+        name: apart and apart.mean,
+        f"{name}_std": apart and apart.deviation,
+        f"{name}_is_apart": apart and apart.is_apart,
+    }
+
+
 def direction(interval: Sequence[float | None], p_value: float, confidence: float = 0.95) -> int:
     """Whether a difference is surely above 0 (1) or below (−1), or not to be told from chance (0).
 

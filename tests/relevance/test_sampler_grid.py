@@ -1,4 +1,4 @@
-"""What a cell of a grid is known by: all that changes it, and nothing that its sampler does not read."""
+"""What a cell of a grid is known by: what changes it, and nothing that its sampler does not read."""
 
 from typing import Any
 
@@ -28,6 +28,11 @@ def key(sampler: str, bi_encoder: str = "a", **settings: Any) -> list[Any]:
 )
 def test_a_cell_is_another_for_those_who_read_what_changed(changes: dict[str, Any], readers: set[str]) -> None:
     assert {name for name in SAMPLER_NAMES if key(name) != key(name, **changes)} == readers
+
+
+def test_when_it_is_validated_matters_where_that_can_stop_it() -> None:
+    assert key("bhns") == key("bhns", evaluate_every_steps=100)
+    assert key("bhns", patience=2) != key("bhns", patience=2, evaluate_every_steps=100)
 
 
 def test_a_default_is_what_it_comes_to() -> None:

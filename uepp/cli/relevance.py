@@ -347,18 +347,20 @@ def _show_cases(found: dict[str, Any]) -> None:
     rows = found["false_negatives"]
     names = ["sampler", "K", "pool", "negatives", "false, share", "their mean label", "label of true ones"]
     compares = any(row["bhns_less"] is not None for row in rows)
-    table = Table(box=box.SIMPLE_HEAD, title="Sampled negatives that are relevant in truth")
-    for name in names + ["bhns less it"] * compares:
-        table.add_column(name, no_wrap=name == "sampler")
+    caption = None
     if rows[0]["num_seeds"] > 1:
         apart = "; *: 0 is outside of the 95% interval over seeds" * compares
-        table.caption = f"Mean ± standard deviation over {rows[0]['num_seeds']} seeds{apart}"
+        caption = f"Mean ± standard deviation over {rows[0]['num_seeds']} seeds{apart}"
+    lines = []
     for row in rows:
         figures = [_figure(row[name], row[f"{name}_std"]) for name in ("share", "label_of_false", "label_of_true")]
         place = [row["sampler"], str(row["num_negatives"]), str(row["pool_size"]), f"{row['num_sampled']:,}"]
         less = f"{row['bhns_less']:+.4f}{'*' * row['bhns_less_is_apart']}" if row["bhns_less"] is not None else "–"
-        table.add_row(*place, *figures, *[less.replace("-", "−")] * compares)
-    result_console.print(table)
+        lines.append([*place, *figures, *[less.replace("-", "−")] * compares])
+    title = "Sampled negatives that are relevant in truth"
+    head = names + ["bhns less it"] * compares
+    for table in in_parts(head, lines, {"sampler", "K", "pool"}, result_console.width, title, caption):
+        result_console.print(table)
 
 
 def _figure(mean: float | None, spread: float | None) -> str:

@@ -30,7 +30,7 @@ _METRICS = "metrics.json"
 _OWN = ("sampler", "num_negatives", "pool_size", "seed")
 """Settings in which the cells of one table differ."""
 _WITHOUT_EFFECT = {
-    "evaluate_every_steps", "checkpoint_every_steps", "keep_checkpoints", "encoder", "bi_encoder", "learning_rate",
+    "checkpoint_every_steps", "keep_checkpoints", "encoder", "bi_encoder", "learning_rate",
 }  # fmt: skip
 """Settings that change nothing of a cell, or are known by what they come to."""
 
@@ -284,7 +284,7 @@ class Grid:
 
 
 def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> list[Any]:
-    """What a cell of any grid is known by, for a fingerprint: what changes it, and nothing that it does not read.
+    """What a cell of any grid is known by, for a fingerprint: nothing that its sampler does not read.
 
     Args:
         settings: of the cell.
@@ -293,6 +293,8 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
     """
     counts = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT | without)
     counts |= {"sampled_weight": settings.weight_of_sampled, "pool_size": settings.pairs_in_pool}
+    if settings.patience == 0:  # nothing is validated
+        del counts["evaluate_every_steps"]
     if settings.sampler == "none":
         del counts["num_negatives"], counts["pool_size"], counts["sampled_weight"]
     if settings.sampler != "false":

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uepp.config import SAMPLER_NAMES, RelevanceConfig
-from uepp.metrics import seed_difference
+from uepp.metrics import seed_difference_row
 
 COSTS = ("pairs_per_second", "sampler_share", "seconds")
 DIFFERENCES = (
@@ -131,10 +131,7 @@ def _difference(both: Sequence[tuple[dict[str, Any], dict[str, Any]]], measures:
     for measure in measures:
         values = [(ours[measure], theirs[measure]) for ours, theirs in both]
         known = not any(value is None for pair in values for value in pair)
-        apart = seed_difference([ours - theirs for ours, theirs in values]) if known else None
-        found[measure] = apart and apart.mean
-        found[f"{measure}_std"] = apart and apart.deviation
-        found[f"{measure}_is_apart"] = apart and apart.is_apart
+        found |= seed_difference_row(measure, [ours - theirs for ours, theirs in values] if known else None)
     return found
 
 

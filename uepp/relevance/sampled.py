@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uepp.config import RelevanceConfig
-from uepp.metrics import seed_difference
+from uepp.metrics import seed_difference_row
 from uepp.relevance.candidates import LabelledPairs, draw_pool, generator
 from uepp.relevance.samplers import SampledPairs, Sampler, configured_sampler
 from uepp.relevance.steps import Steps
@@ -138,9 +138,4 @@ def _bhns_less(name: str, shares: dict[str, list[float]]) -> dict[str, float | b
     """The share of BHNS less that of another sampler, which a seed gives the same batches and pools."""
     ours, theirs = shares.get(_COMPARED, []), shares[name]
     known = name != _COMPARED and len(ours) == len(theirs) > 1
-    apart = seed_difference(np.subtract(ours, theirs).tolist()) if known else None
-    return {
-        "bhns_less": apart and apart.mean,
-        "bhns_less_std": apart and apart.deviation,
-        "bhns_less_is_apart": apart and apart.is_apart,
-    }
+    return seed_difference_row("bhns_less", np.subtract(ours, theirs).tolist() if known else None)
