@@ -324,11 +324,7 @@ def opened(browser: Any, address: str, width: int, *, dark: bool = False) -> Non
     browser.problems.clear()
     browser.requests.clear()
     browser.command("Page.navigate", url=address)
-    browser.run("""new Promise((done) => {
-        const look = () => document.readyState === "complete" && location.protocol === "file:"
-            ? done() : setTimeout(look, 20);
-        look();
-    })""")
+    browser.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1_280])

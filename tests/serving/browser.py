@@ -3,13 +3,15 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_SECONDS = 120  # a browser that has not answered by then hangs
+_SECONDS = 120  # a browser that has not answered by then hangs, and so does a page that is still busy
 _KEYS = {
     "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "/": 191,
 }  # fmt: skip
@@ -75,19 +77,34 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Go there and wait until the page has answered."""
+        self.run("""{
+            window.isLeft = true;
+            addEventListener("pageshow", (event) => { window.isLeft &&= !event.persisted; });
+        }""")
         self.command("Page.navigate", url=url)
         self.settled()
 
     def settled(self) -> str:
         """Wait until nothing is under way; returns the page's state: idle, done or problem."""
-        return self.run("""new Promise((done) => {
-            const look = () => {
-                const state = document.documentElement.dataset.state;
-                const isBusy = [undefined, "starting", "searching"].includes(state);
-                if (isBusy || document.readyState !== "complete") setTimeout(look, 20); else done(state);
-            };
-            setTimeout(look, 30);
-        })""")
+        time.sleep(0.03)
+        return self.wait_for("""(() => {
+            const state = document.documentElement?.dataset.state;
+            const isBusy = window.isLeft || [undefined, "starting", "searching"].includes(state);
+            return document.readyState === "complete" && !isBusy && state;
+        })()""")
+
+    def wait_for(self, condition: str) -> Any:
+        """Ask for a JavaScript expression until it is true; returns its value.
+
+        A promise would not do: that of a page which is being left may never be fulfilled.
+        """
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline:
+            if (value := self.run(f"({condition}) || null")) is not None:
+                return value
+            time.sleep(0.02)
+        state = self.run("[location.href, document.readyState, document.documentElement?.dataset.state]")
+        raise AssertionError(f"not so after {_SECONDS} s: {condition}; {state}")
 
     def run(self, script: str) -> Any:
         """Value of a JavaScript expression; promises are waited for."""
@@ -123,7 +140,10 @@ class Browser:
         path.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"]))
 
     def _receive(self) -> dict[str, Any]:
+        deadline = time.monotonic() + _SECONDS
         while b"\0" not in self._rest:
+            readable, _, _ = select.select([self._read], [], [], max(0, deadline - time.monotonic()))
+            assert readable, f"the browser has not answered for {_SECONDS} s"
             part = os.read(self._read, 1 << 16)
             assert part, "the browser has gone"
             self._rest += part

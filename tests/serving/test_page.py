@@ -229,11 +229,7 @@ def test_a_person_is_chosen_shown_and_changed(browser: Browser, rose: str) -> No
     browser.open(browser.run("location.href"))
     assert text(browser, "#clicked span") == "<i>Chair</i> number 0", "titles come with the ids"
     browser.run("history.back()")
-    wait_for(browser, "location.search.includes('person=anna')")
-
-
-def wait_for(browser: Browser, condition: str) -> None:
-    browser.run(f"new Promise((done) => {{ const look = () => {condition} ? done() : setTimeout(look, 20); look(); }})")
+    browser.wait_for("location.search.includes('person=anna')")
 
 
 def change(browser: Browser, field: str, value: str) -> None:
@@ -277,9 +273,9 @@ def held_back(browser: Browser, part: str) -> Iterator[None]:
 def test_whoever_is_chosen_is_where_they_are_known_to_be(browser: Browser, rose: str) -> None:
     browser.open(f"{rose}/?q=somewhere")
     change(browser, "person", "anna")
-    wait_for(browser, "document.querySelector('#who-summary').textContent.startsWith('anna · 赤い CA · 2 searches')")
+    browser.wait_for("document.querySelector('#who-summary').textContent.startsWith('anna · 赤い CA · 2 searches')")
     change(browser, "person", "bert")
-    wait_for(browser, "document.querySelector('#who-summary').textContent.startsWith('bert')")
+    browser.wait_for("document.querySelector('#who-summary').textContent.startsWith('bert')")
     browser.settled()
     assert text(browser, "#who-summary") == "bert · 1 searches · 1 clicks", "nobody knows where bert is"
     assert address(browser) == {"q": ["somewhere"], "person": ["bert"]}
@@ -299,9 +295,9 @@ def test_an_answer_that_comes_too_late_changes_nothing(browser: Browser, rose: s
     browser.settled()
     with held_back(browser, "/person"):
         browser.run("history.back()")
-        wait_for(browser, "location.search.includes('bert')")
+        browser.wait_for("location.search.includes('bert')")
         browser.run("history.forward()")
-        wait_for(browser, "!location.search.includes('bert')")
+        browser.wait_for("!location.search.includes('bert')")
     assert address(browser) == {"q": ["somewhere"]}
     assert browser.run("document.querySelector('#person').value") == ""
     assert text(browser, "#who-summary") == "nobody in particular"
@@ -342,14 +338,14 @@ def test_what_is_typed_is_taken_when_it_is_whole(browser: Browser, rose: str) ->
     browser.open(f"{rose}/?q=east")
     browser.run("document.querySelector('#searches-input').focus()")
     browser.type("lam")
-    wait_for(browser, "document.querySelector('#searches-list option[value=lamp]')")
+    browser.wait_for("document.querySelector('#searches-list option[value=lamp]')")
     browser.type("p")  # now it is a suggestion
     browser.type(" shade")
     browser.press("Enter")
     browser.settled()
     assert chips(browser, "searches") == ["lamp shade"]
     browser.type("lam")
-    wait_for(browser, "document.querySelector('#searches-list option[value=lamp]')")
+    browser.wait_for("document.querySelector('#searches-list option[value=lamp]')")
     browser.run("""(() => { // as when it is chosen from the list
         const input = document.querySelector("#searches-input");
         input.value = "lamp";
@@ -359,7 +355,7 @@ def test_what_is_typed_is_taken_when_it_is_whole(browser: Browser, rose: str) ->
     assert chips(browser, "searches") == ["lamp", "lamp shade"]
     browser.run("document.querySelector('#place').focus()")
     browser.type("赤い CA")
-    wait_for(browser, "document.querySelector('#place-list option')")
+    browser.wait_for("document.querySelector('#place-list option')")
     browser.press("Enter")
     browser.settled()
     assert address(browser)["region"] == ["CA"]
@@ -467,7 +463,7 @@ def test_on_a_phone_columns_are_side_by_side_and_the_page_is_not_wider_than_it(b
         assert lefts[0] < 40 < 300 < lefts[1] < 390 < lefts[2], "the next one shows that it is there"
         assert browser.run("document.querySelector('#who').open") is False
         browser.run("document.querySelector('#tabs a:nth-child(2)').click()")
-        wait_for(browser, "Math.abs(document.querySelector('#place').getBoundingClientRect().left - 16) < 4")
+        browser.wait_for("Math.abs(document.querySelector('#place').getBoundingClientRect().left - 16) < 4")
         size = "(() => { const box = document.querySelector('#ask button').getBoundingClientRect();"
         assert browser.run(f"{size} return Math.min(box.width, box.height); }})()") >= 40
     finally:
@@ -500,7 +496,7 @@ def test_a_locked_server_asks_for_its_token(browser: Browser, run_dir: Path) -> 
         browser.run("document.querySelector('#token').value = ''")
         browser.type("open-sesame")
         browser.press("Enter")
-        wait_for(browser, "document.documentElement.dataset.state === 'done'")
+        browser.wait_for("document.documentElement.dataset.state === 'done'")
         assert len(columns(browser)["alone"]) == SHOWN
 
 
@@ -510,7 +506,7 @@ def test_it_is_unlocked_again_when_the_token_has_changed(browser: Browser, run_d
         for _ in range(2):
             browser.type("open-sesame")
             browser.press("Enter")
-            wait_for(browser, "document.documentElement.dataset.state === 'done'")
+            browser.wait_for("document.documentElement.dataset.state === 'done'")
             people = browser.run("[...document.querySelector('#person').options].map((option) => option.value)")
             assert people == ["", "anna", "bert"]
             browser.run("sessionStorage.setItem('token', 'the-old-one')")
