@@ -12,7 +12,7 @@ Per sampler and pool, over the pairs that it chooses in `--steps` training steps
 estimated grade, from 0 to 1; the mean label that the sampler gives them; mean and standard deviation of label less
 grade, which are the labels' bias and noise; the share whose estimate is above .4, the least grade that is relevant.
 
-With --train a cross-encoder (the first 2 layers of MiniLM) learns from the pairs that `pseudo_labels` chooses in the
+With --train a cross-encoder (that of `configs/sts.yaml`) learns from the pairs that `pseudo_labels` chooses in the
 largest pool, labelled in another way: all with the mean of θ, or each with its estimate. Which of the two changes the
 measures on dev says whether the level or the noise of θ matters (`uepp relevance sts` has those with θ itself).
 """
@@ -28,7 +28,7 @@ import numpy as np
 import scipy.stats
 from sklearn.isotonic import IsotonicRegression
 
-from uepp.config import RelevanceConfig
+from uepp.config import RelevanceConfig, load_config
 from uepp.pipeline.relevance import embeddings_of
 from uepp.pipeline.sts import measures
 from uepp.relevance.candidates import LabelledPairs, Pool, Seed, draw_pool
@@ -66,10 +66,10 @@ def main() -> None:
     estimate = IsotonicRegression(out_of_bounds="clip").fit(cosines, labelled.grades)
     pools = [int(text) for text in arguments.pools.split(",")]
     if arguments.train:
-        config = RelevanceConfig(
-            encoder="minilm", num_layers=2, max_steps=arguments.max_steps, seed=arguments.seed, batch_size=BATCH,
-            pool_size=max(pools), num_negatives=arguments.negatives, sampled_weight=1.0,
-        )  # fmt: skip
+        config = load_config("sts").relevance.model_copy(update={
+            "max_steps": arguments.max_steps, "seed": arguments.seed, "batch_size": BATCH, "pool_size": max(pools),
+            "num_negatives": arguments.negatives,
+        })  # fmt: skip
         label = None if arguments.train == "estimate" else mean_label(labelled, config, arguments.steps)
         found = trained(pairs, labelled, estimate, config, label, read_sts(arguments.directory, "dev"))
         print(json.dumps(found) if arguments.json else "   ".join(f"{key} {value:.2f}" for key, value in found.items()))

@@ -35,6 +35,13 @@ def test_when_it_is_validated_matters_where_that_can_stop_it() -> None:
     assert key("bhns", patience=2) != key("bhns", patience=2, evaluate_every_steps=100)
 
 
+@pytest.mark.parametrize("sizes", [{"dim": 64}, {"num_heads": 2}, {"intermediate_dim": 64}, {"vocabulary_size": 99}])
+def test_sizes_matter_from_scratch_alone(sizes: dict[str, int]) -> None:
+    assert key("bhns") != key("bhns", **sizes)
+    assert key("bhns", encoder="minilm") == key("bhns", encoder="minilm", **sizes)
+    assert key("bhns", encoder="minilm") != key("bhns", encoder="minilm", num_layers=3)
+
+
 def test_a_default_is_what_it_comes_to() -> None:
     """1 / K, the batch and the rate of a few layers, written out or not."""
     assert key("bhns") == key("bhns", sampled_weight=0.25, pool_size=32, learning_rate=0.0005)

@@ -33,6 +33,8 @@ _WITHOUT_EFFECT = {
     "checkpoint_every_steps", "keep_checkpoints", "encoder", "bi_encoder", "learning_rate",
 }  # fmt: skip
 """Settings that change nothing of a cell, or are known by what they come to."""
+_FROM_SCRATCH = ("dim", "num_heads", "intermediate_dim", "vocabulary_size")
+"""Sizes that a published encoder has of its own."""
 
 
 class Content(NamedTuple):
@@ -295,6 +297,9 @@ def grid_key(settings: RelevanceConfig, without: set[str], content: Content) -> 
     counts |= {"sampled_weight": settings.weight_of_sampled, "pool_size": settings.pairs_in_pool}
     if settings.patience == 0:  # nothing is validated
         del counts["evaluate_every_steps"]
+    if settings.encoder is not None:
+        for name in _FROM_SCRATCH:
+            del counts[name]
     if settings.sampler == "none":
         del counts["num_negatives"], counts["pool_size"], counts["sampled_weight"]
     if settings.sampler != "false":
